@@ -1,0 +1,117 @@
+# What can be done here: `make help`. Each target makes what it needs and does nothing twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# VENV=none uses the interpreter that is there; TORCH_INDEX=URL chooses torch's build.
+VENV ?= .venv
+TORCH_INDEX ?=
+ifeq ($(VENV),none)
+PYTHON := python3
+INSTALLED := build/installed
+else
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed
+endif
+WORLDMODEL := $(PYTHON) -m worldmodel
+
+HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | head -1)
+CONFIG ?= $(if $(HAS_GPU),configs/base.yaml,configs/tiny.yaml)
+NAME = $(basename $(notdir $(CONFIG)))
+
+# The physics world each configuration learns from; another configuration brings its own shards.
+PHYSICS = data/physics
+PHYSICS_ARGS = --num_clips 700 --num_blocks 20 --size 64 --seed 0
+PHYSICS_SAYS = 700 training clips and 180 blocks, about 4 minutes on two cores and 0.2 GB of disk
+ifeq ($(NAME),base)
+PHYSICS = data/physics-128
+PHYSICS_ARGS = --num_clips 4000 --num_blocks 50 --size 128 --seed 0
+PHYSICS_SAYS = 4000 training clips and 450 blocks, about 80 core-minutes and 2 GB of disk
+endif
+
+# DATA=folder of videos: they are packed into a set of their own and trained on.
+DATA ?=
+ifneq ($(DATA),)
+PACKED := data/$(notdir $(patsubst %/,%,$(DATA)))
+NAME := $(NAME)-$(notdir $(patsubst %/,%,$(DATA)))
+FIT_ARGS = --name $(NAME) --data.shards '$(PACKED)/train/*.tar'
+endif
+LAST = $(shell ls -t runs/$(NAME)/*/checkpoints/last.ckpt 2>/dev/null | head -1)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: install
+install: $(INSTALLED) ## the environment, in .venv/ (VENV=none: the current interpreter)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+ifneq ($(VENV),none)
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+endif
+	@echo "installing: 2 to 3 minutes the first time"
+	@# torch first and by its exact version: a range would fetch another build of several GB.
+	@$(PYTHON) -c 'import torch' 2>/dev/null || $(PYTHON) -m pip install --quiet \
+	  --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
+	  "$$(grep -oE '^torch==[^ ]+' constraints.txt)"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check \
+	  $(if $(filter none,$(VENV)),,--constraint constraints.txt) --editable '.[decord,dev,notebooks]'
+	@if nvidia-smi -L >/dev/null 2>&1 && ! $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  echo "there is a GPU, but this torch cannot use it: rm -r $(VENV), then" \
+	    "make install TORCH_INDEX=https://download.pytorch.org/whl/cu130 (or the one of your driver)"; fi
+	@mkdir -p $(@D) && touch $@
+
+.PHONY: data
+data: $(INSTALLED) ## the physics world in data/: videos with their truth, and matched blocks
+	@$(WORLDMODEL) generate --out $(PHYSICS) $(PHYSICS_ARGS)
+
+.PHONY: train
+train: $(INSTALLED) ## train, evaluate and show  [CONFIG=configs/x.yaml] [DATA=folder of videos]
+	@echo "configuration: $(CONFIG)$(if $(HAS_GPU), ($(HAS_GPU)), (no GPU found))"
+	@echo "data: $(PHYSICS), $(PHYSICS_SAYS), made once"
+	@$(MAKE) --no-print-directory data
+ifneq ($(DATA),)
+	@test -e $(PACKED)/index.json || $(WORLDMODEL) pack '$(DATA)' --out $(PACKED)
+endif
+	@$(WORLDMODEL) fit --config $(CONFIG) $(FIT_ARGS) --ckpt_path unfinished
+	@$(MAKE) --no-print-directory report
+
+.PHONY: report
+report: $(INSTALLED)
+	@test -n "$(LAST)" || { echo "no run under runs/$(NAME): make train first"; exit 1; }
+	@$(WORLDMODEL) evaluate --checkpoint $(LAST) --data $(PHYSICS) \
+	  --out $(patsubst %/checkpoints/last.ckpt,%/report,$(LAST))
+
+.PHONY: eval
+eval: $(INSTALLED) ## measure a checkpoint  CKPT=file [OUT=folder]
+	@test -n "$(CKPT)" || { echo "which checkpoint? make eval CKPT=runs/.../last.ckpt"; exit 1; }
+	@$(WORLDMODEL) evaluate --checkpoint $(CKPT) \
+	  --out $(or $(OUT),$(patsubst %/checkpoints/,%/report,$(dir $(CKPT))))
+
+.PHONY: test
+test: $(INSTALLED) ## the tests, under 10 minutes
+	@$(PYTHON) -m pytest -m 'not slow'
+
+.PHONY: test-all
+test-all: $(INSTALLED) ## the long proofs too
+	@$(PYTHON) -m pytest
+
+.PHONY: notebooks
+notebooks: $(INSTALLED) ## run every notebook and store its outputs (after make train)
+	@for notebook in notebooks/*.ipynb; do \
+	  echo $$notebook; \
+	  $(PYTHON) -m nbconvert --log-level WARN --to notebook --execute --inplace $$notebook; done
+
+.PHONY: lint
+lint: $(INSTALLED) ## style and types
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+.PHONY: format
+format: $(INSTALLED) ## put the code in shape
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .

@@ -1,0 +1,108 @@
+import dataclasses
+
+import pytest
+import torch
+
+from worldmodel.errors import InputError
+from worldmodel.models.encoder import EncoderConfig
+from worldmodel.models.hierarchy import Hierarchy, LevelConfig
+
+
+def test_encode__shapes_follow_strides_and_pools(hierarchy, clip):
+    tokens = hierarchy.encode(clip.frames)
+    assert [tuple(t.shape) for t in tokens] == [(2, 12, 16, 16), (2, 6, 4, 16), (2, 3, 1, 16)]
+    assert [level.span for level in hierarchy.levels] == [1, 2, 4]
+    assert [level.num_tokens for level in hierarchy.levels] == [16, 4, 1]
+    assert hierarchy.min_frames == 8
+
+
+def test_encode__steps_that_do_not_fill_one_are_left_out(hierarchy, clip):
+    assert [t.shape[1] for t in hierarchy.encode(clip.frames[:, :11])] == [11, 5, 2]
+
+
+@pytest.mark.parametrize("changed", [3, 7, 10])
+def test_encode_and_predict__nothing_leaks_from_the_future(hierarchy, clip, changed):
+    hierarchy.reset_heads()
+    other = clip.frames.clone()
+    other[:, changed:] = 255 - other[:, changed:]
+    for level, before, after in zip(
+        hierarchy.levels,
+        zip(hierarchy.encode(clip.frames), hierarchy.predict(hierarchy.encode(clip.frames)), strict=True),
+        zip(hierarchy.encode(other), hierarchy.predict(hierarchy.encode(other)), strict=True),
+        strict=True,
+    ):
+        safe = changed // level.span
+        assert torch.equal(before[0][:, :safe], after[0][:, :safe])
+        torch.testing.assert_close(
+            before[1].context[:, :safe], after[1].context[:, :safe], rtol=0, atol=1e-5
+        )
+        assert not torch.equal(before[0][:, safe:], after[0][:, safe:])
+        assert not torch.allclose(before[1].context[:, safe:], after[1].context[:, safe:])
+
+
+def test_predict__untrained_is_exactly_the_copy_baseline(hierarchy, clip):
+    tokens = hierarchy.encode(clip.frames)
+    for level_tokens, prediction in zip(tokens, hierarchy.predict(tokens), strict=True):
+        for predicted in prediction.predicted.values():
+            assert torch.equal(predicted, level_tokens)
+
+
+def test_reset_heads__predictions_leave_the_copy_baseline(hierarchy, clip):
+    hierarchy.reset_heads()
+    tokens = hierarchy.encode(clip.frames)
+    predicted = hierarchy.predict(tokens)[0].predicted
+    assert all((p - tokens[0]).abs().max() > 1e-2 for p in predicted.values())
+
+
+def test_predict__depends_on_how_far_apart_steps_are_not_on_their_number(hierarchy, clip):
+    tokens = hierarchy.encode(clip.frames)[0]
+    level = hierarchy.levels[0]
+    context, _ = level.predictor(tokens[:, :6])
+    # The same six steps, seen as the only ones there are.
+    again, _ = level.predictor(tokens[:, :6].clone())
+    assert torch.equal(context, again)
+    longer, _ = level.predictor(tokens)
+    torch.testing.assert_close(longer[:, :6], context, rtol=0, atol=1e-5)
+
+
+def test_encode__uint8_and_normalised_floats_are_the_same(hierarchy, clip):
+    floats = hierarchy.normalize(clip.frames)
+    assert floats.min() >= -1.5 and floats.max() <= 1.5
+    assert torch.equal(hierarchy.encode(clip.frames)[0], hierarchy.encode(floats)[0])
+
+
+def test_encode__each_frame_alone(hierarchy, clip):
+    whole = hierarchy.encode(clip.frames)[0]
+    single = hierarchy.encode(clip.frames[:, 5:6])[0]
+    torch.testing.assert_close(whole[:, 5:6], single, rtol=0, atol=1e-5)
+
+
+def test_encode__frames_of_another_size(hierarchy, clip):
+    with pytest.raises(InputError, match="built for frames of 32 x 32 pixels, got 32 x 16"):
+        hierarchy.encode(clip.frames[..., :16])
+
+
+def test_level_config__refuses_what_makes_no_sense():
+    with pytest.raises(InputError, match="stride and pool must be at least 1, got 0 and 2"):
+        LevelConfig(stride=0, horizons=(1,))
+    with pytest.raises(InputError, match=r"strictly increasing steps .* got \[2, 1\]"):
+        LevelConfig(horizons=(2, 1))
+    with pytest.raises(InputError, match="strictly increasing"):
+        LevelConfig(horizons=())
+
+
+def test_hierarchy__refuses_what_does_not_fit(encoder_config, level_configs):
+    with pytest.raises(InputError, match="at least one level"):
+        Hierarchy(encoder_config, [])
+    with pytest.raises(InputError, match="its stride must be 1, got 2"):
+        Hierarchy(encoder_config, level_configs[1:])
+    three = [level_configs[0], dataclasses.replace(level_configs[1], pool=3)]
+    with pytest.raises(InputError, match=r"level 1 merges 3 x 3 tokens.*4 x 4"):
+        Hierarchy(encoder_config, three)
+    with pytest.raises(InputError, match="multiple of 16 pixels"):
+        EncoderConfig(size=40)
+
+
+def test_hierarchy__any_number_of_levels(encoder_config, level_configs, clip):
+    flat = Hierarchy(encoder_config, level_configs[:1])
+    assert len(flat.predict(flat.encode(clip.frames))) == 1

@@ -1,0 +1,130 @@
+"""The one type that crosses from data to model: a batch of clips that checks its own shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is really in one clip of the physics world.
+
+    Attributes:
+        depth: float32 `(T, H, W)`, z-depth in metres at the pixel's centre; 0 where no surface is hit.
+        ids: uint8 `(T, H, W)`, which object the pixel shows; 0 is background.
+        state: named float32 arrays: camera, poses, velocities, visibility (`docs/formats.md`).
+    """
+
+    depth: np.ndarray
+    ids: np.ndarray
+    state: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        if self.depth.ndim != 3 or self.depth.shape != self.ids.shape:
+            raise ValueError(
+                "depth and ids must both be (time, height, width), "
+                f"got {self.depth.shape} and {self.ids.shape}"
+            )
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of equal length and size.
+
+    Frames stay uint8 until they are on the device: a quarter of the bytes to copy.
+
+    Attributes:
+        frames: uint8 `(B, T, C, H, W)`.
+        pts_seconds: float `(B, T)`, presentation time of each frame within its source video.
+        keys: which sample each clip comes from, B names.
+        actions: float `(B, T, A)` where the video has any.
+        truth: B of them, only where evaluation asks.
+
+    Raises:
+        ValueError: the leading dimensions of the parts do not agree.
+    """
+
+    frames: Tensor
+    pts_seconds: Tensor
+    keys: tuple[str, ...]
+    actions: Tensor | None = None
+    truth: tuple[Truth, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 5 or self.frames.dtype != torch.uint8:
+            raise ValueError(
+                "frames must be uint8 (batch, time, channel, height, width), "
+                f"got {self.frames.dtype} {tuple(self.frames.shape)}"
+            )
+        batch, time = self.frames.shape[:2]
+        if tuple(self.pts_seconds.shape) != (batch, time):
+            raise ValueError(
+                f"pts_seconds must be {(batch, time)} like frames, "
+                f"got {tuple(self.pts_seconds.shape)}"
+            )
+        if len(self.keys) != batch:
+            raise ValueError(f"keys must be {batch} names, one per clip, got {len(self.keys)}")
+        if self.actions is not None and tuple(self.actions.shape[:2]) != (batch, time):
+            raise ValueError(
+                f"actions must start with {(batch, time)}, got {tuple(self.actions.shape)}"
+            )
+        if self.truth is not None and len(self.truth) != batch:
+            raise ValueError(f"truth must be {batch} items, one per clip, got {len(self.truth)}")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{field.name}={tuple(value.shape) if isinstance(value, Tensor) else value!r}"
+            for field in fields(self)
+            if field.name != "truth" and (value := getattr(self, field.name)) is not None
+        ]
+        return f"ClipBatch({', '.join(parts)}{', with truth' if self.truth else ''})"
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
+        """The same batch with its tensors on `device`; truth stays where it is."""
+        return ClipBatch(
+            self.frames.to(device, non_blocking=non_blocking),
+            self.pts_seconds.to(device, non_blocking=non_blocking),
+            self.keys,
+            None if self.actions is None else self.actions.to(device, non_blocking=non_blocking),
+            self.truth,
+        )
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory, from which a copy to a GPU need not wait."""
+        return ClipBatch(
+            self.frames.pin_memory(),
+            self.pts_seconds.pin_memory(),
+            self.keys,
+            None if self.actions is None else self.actions.pin_memory(),
+            self.truth,
+        )
+
+    @classmethod
+    def stack(cls, batches: Sequence[ClipBatch]) -> ClipBatch:
+        """Join batches along the batch axis; the collate function of every loader.
+
+        Raises:
+            ValueError: no batch given, or only some of them carry actions or truth.
+        """
+        if not batches:
+            raise ValueError("cannot stack an empty list of clips")
+        actions = [batch.actions for batch in batches if batch.actions is not None]
+        truth = [batch.truth for batch in batches if batch.truth is not None]
+        for name, present in (("actions", actions), ("truth", truth)):
+            if present and len(present) != len(batches):
+                raise ValueError(f"{len(present)} of {len(batches)} clips carry {name}: all or none")
+        return cls(
+            torch.cat([batch.frames for batch in batches]),
+            torch.cat([batch.pts_seconds for batch in batches]),
+            tuple(key for batch in batches for key in batch.keys),
+            torch.cat(actions) if actions else None,
+            tuple(item for items in truth for item in items) if truth else None,
+        )

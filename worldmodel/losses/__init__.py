@@ -1,0 +1,1 @@
+"""The objective: prediction in representation space, and what prevents collapse."""

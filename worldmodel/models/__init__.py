@@ -1,0 +1,1 @@
+"""The hierarchy: encoders, predictors, targets. Knows nothing of Lightning or files."""

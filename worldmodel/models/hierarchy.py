@@ -1,0 +1,173 @@
+"""The hierarchical JEPA: a list of levels, each slower and more abstract than the one below."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.errors import InputError
+from worldmodel.models.encoder import EncoderConfig, FrameEncoder, StepEncoder
+from worldmodel.models.predictor import Predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelConfig:
+    """One level of the hierarchy: how slow it is, how wide, and how far it predicts."""
+
+    horizons: tuple[int, ...]
+    """Steps predicted ahead, in the level's own steps; strictly increasing, at least 1."""
+    stride: int = 2
+    """Steps of the level below per step of this one; 1 for level 0, whose steps are frames."""
+    pool: int = 2
+    """Rows and columns of tokens of the level below merged into one; not used by level 0."""
+    dim: int = 128
+    """Width of a token."""
+    width: int = 128
+    """Width of the predictor's context state."""
+    depth: int = 3
+    """Layers of the predictor."""
+    num_heads: int = 4
+    """Attention heads of the predictor."""
+    weight: float = 1.0
+    """Weight of this level in the objective."""
+
+    def __post_init__(self) -> None:
+        if self.stride < 1 or self.pool < 1:
+            raise InputError(
+                f"a level's stride and pool must be at least 1, got {self.stride} and {self.pool}"
+            )
+        increasing = all(a < b for a, b in zip(self.horizons, self.horizons[1:], strict=False))
+        if not self.horizons or self.horizons[0] < 1 or not increasing:
+            raise InputError(
+                "a level's horizons must be strictly increasing steps of at least 1, "
+                f"got {list(self.horizons)}"
+            )
+
+
+@dataclass(frozen=True)
+class LevelPrediction:
+    """What a level believes and expects, at every one of its steps τ.
+
+    Attributes:
+        context: `(B, T_l, N_l, W_l)`, the belief at τ after the steps up to τ, hidden objects included.
+        predicted: per horizon h `(B, T_l, N_l, D_l)`; entry τ is the prediction for step τ + h. The
+            last h entries look beyond the clip's end.
+    """
+
+    context: Tensor
+    predicted: dict[int, Tensor]
+
+
+class Level(nn.Module):
+    """One rung: an encoder from the level below (or the frame) and a predictor of its own future.
+
+    Attributes:
+        grid: rows and columns of tokens per step; `num_tokens` is their product.
+        span: frames that one step covers.
+        horizons: steps predicted ahead.
+        dim: width of a token; `width` that of the context state.
+    """
+
+    def __init__(
+        self, config: LevelConfig, encoder: nn.Module, grid: tuple[int, int], span: int
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.grid, self.span = grid, span
+        self.num_tokens = grid[0] * grid[1]
+        self.horizons, self.dim, self.width = tuple(config.horizons), config.dim, config.width
+        self.predictor = Predictor(
+            config.dim, self.num_tokens, self.horizons, config.width, config.depth, config.num_heads
+        )
+
+
+class Hierarchy(nn.Module):
+    """A hierarchical joint-embedding predictive architecture over video.
+
+    After LeCun, "A Path Towards Autonomous Machine Intelligence" (2022), sec. 4.6: level l encodes
+    the representations of level l - 1, drops detail, and predicts farther ahead. All levels are
+    trained together, each by predicting its own future tokens.
+
+    Args:
+        encoder: level 0's frame encoder.
+        levels: from the fastest to the slowest; level 0 has stride 1.
+
+    Raises:
+        InputError: no levels, level 0 not of stride 1, or a grid that `pool` does not divide.
+    """
+
+    def __init__(self, encoder: EncoderConfig, levels: Sequence[LevelConfig]) -> None:
+        super().__init__()
+        if not levels:
+            raise InputError("a hierarchy needs at least one level, got none")
+        if levels[0].stride != 1:
+            raise InputError(
+                f"level 0 sees every frame: its stride must be 1, got {levels[0].stride}"
+            )
+        self.size = encoder.size
+        grid, span = encoder.grid, 1
+        self.levels = nn.ModuleList()
+        for number, config in enumerate(levels):
+            if number == 0:
+                step_encoder: nn.Module = FrameEncoder(encoder, config.dim)
+            else:
+                if grid[0] % config.pool or grid[1] % config.pool:
+                    raise InputError(
+                        f"level {number} merges {config.pool} x {config.pool} tokens, but the level "
+                        f"below has a grid of {grid[0]} x {grid[1]}; set its pool to a divisor"
+                    )
+                below = levels[number - 1].dim
+                step_encoder = StepEncoder(below, grid, config.dim, config.stride, config.pool)
+                grid = (grid[0] // config.pool, grid[1] // config.pool)
+            span *= config.stride
+            self.levels.append(Level(config, step_encoder, grid, span))
+
+    @property
+    def min_frames(self) -> int:
+        """Frames a clip needs so that every level can be compared at its longest horizon."""
+        return max(level.span * (level.horizons[-1] + 1) for level in self.levels)
+
+    @staticmethod
+    def normalize(frames: Tensor) -> Tensor:
+        """uint8 0..255 -> float -1.5..1.5, about unit variance on natural frames."""
+        return frames.to(torch.get_default_dtype()).div_(255).sub_(0.5).mul_(3)
+
+    def encode(
+        self, frames: Tensor
+    ) -> list[Float[Tensor, "batch time tokens dim"]]:
+        """Tokens of every level.
+
+        Args:
+            frames: `(B, T, 3, size, size)`, uint8 or already normalised floats.
+
+        Returns:
+            Per level `(B, T // span, N_l, D_l)`; each step depends on its own frames alone.
+
+        Raises:
+            InputError: frames of another size than the encoder was built for.
+        """
+        if frames.shape[-2:] != (self.size, self.size):
+            raise InputError(
+                f"this model was built for frames of {self.size} x {self.size} pixels, "
+                f"got {frames.shape[-2]} x {frames.shape[-1]}; scale them (data.size)"
+            )
+        below = frames if frames.is_floating_point() else self.normalize(frames)
+        tokens = []
+        for level in self.levels:
+            below = level.encoder(below)
+            tokens.append(below)
+        return tokens
+
+    def predict(self, tokens: Sequence[Tensor]) -> list[LevelPrediction]:
+        """Context states and predicted tokens of every level, from `encode`'s tokens."""
+        return [
+            LevelPrediction(*level.predictor(level_tokens))
+            for level, level_tokens in zip(self.levels, tokens, strict=True)
+        ]
+
+    def reset_heads(self) -> None:
+        """Re-initialise all prediction heads at the default scale (see `Predictor.reset_heads`)."""
+        for level in self.levels:
+            level.predictor.reset_heads()

@@ -1,0 +1,65 @@
+"""The two parts every transformer here is made of: self-attention and a feed-forward network."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm multi-head self-attention with a residual connection.
+
+    Args:
+        dim: width of a token; a multiple of `num_heads`.
+        num_heads: attention heads; `dim // num_heads` must be even (rotary pairs).
+        causal: position i sees positions <= i only, and their order is given by rotary position
+            embeddings (Su et al. 2021, arXiv 2104.09864, eq. 34): attention then depends on how
+            far apart two steps are, never on a step's absolute number, and any length is allowed.
+            Without `causal` the positions are a set; the caller adds position embeddings.
+    """
+
+    def __init__(self, dim: int, num_heads: int = 4, causal: bool = False) -> None:
+        super().__init__()
+        if dim % (2 * num_heads):
+            raise ValueError(f"dim must be a multiple of 2 * num_heads = {2 * num_heads}, got {dim}")
+        self.num_heads = num_heads
+        self.causal = causal
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length dim"]:
+        batch, length, dim = x.shape
+        qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if self.causal:
+            q, k = rotate(q), rotate(k)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return x + self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+
+
+def rotate(x: Float[Tensor, "*batch length dim"]) -> Float[Tensor, "*batch length dim"]:
+    """Rotary position embedding: pair i of a vector turned by position / 1000^(2i/dim) radians.
+
+    The base is 1000 where text models take 10000: clips are tens to hundreds of steps long.
+    """
+    length, half = x.shape[-2], x.shape[-1] // 2
+    frequency = 1000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class FeedForward(nn.Module):
+    """Pre-norm two-layer network on each token, with a residual connection."""
+
+    def __init__(self, dim: int, ratio: float = 2.0) -> None:
+        super().__init__()
+        hidden = int(ratio * dim)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
+        )
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        return x + self.layers(x)
