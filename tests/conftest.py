@@ -1,9 +1,14 @@
 """What several rooms' tests share: a small hierarchy and its clips."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from worldmodel.clips import ClipBatch
+from worldmodel.data.shards import write_shard
+from worldmodel.data.video import encode_video
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 
@@ -34,3 +39,23 @@ def clip() -> ClipBatch:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (2, 12, 3, 32, 32), dtype=torch.uint8, generator=generator)
     return ClipBatch(frames, torch.arange(12.0).expand(2, 12) / 8, ("a", "b"))
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two uneven shards of moving squares: 9 and 2 videos of 32 frames at 16 fps."""
+    folder = tmp_path_factory.mktemp("shards")
+    generator = np.random.default_rng(0)
+    number = 0
+    for shard, count in enumerate((9, 2)):
+        samples = []
+        for _ in range(count):
+            frames = np.full((32, 32, 32, 3), generator.integers(40, 120, 3), np.uint8)
+            start = generator.integers(0, 20)
+            for time in range(32):
+                left = (start + time) % 24
+                frames[time, 10:18, left : left + 8] = (220, 60, 40)
+            samples.append((f"video-{number:03d}", {"mp4": encode_video(frames, fps=16.0)}))
+            number += 1
+        write_shard(folder / f"clips-{shard:06d}.tar", samples)
+    return folder

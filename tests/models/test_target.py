@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from worldmodel.errors import InputError
+from worldmodel.losses.prediction import prediction_loss
 from worldmodel.models.target import MovingAverage, SameEncoder
 
 
@@ -35,3 +36,24 @@ def test_moving_average__gets_no_gradient_and_follows(hierarchy, clip):
 def test_moving_average__refuses_a_decay_that_forgets_nothing():
     with pytest.raises(InputError, match=r"in \[0, 1\), got 1"):
         MovingAverage(decay=1.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "pulled"),
+    [(SameEncoder(), True), (SameEncoder(stop_gradient=True), False), (MovingAverage(0.9), False)],
+)
+def test_targets__only_the_shared_encoder_is_pulled_towards_what_is_predictable(
+    hierarchy, clip, target, pulled
+):
+    target.attach(hierarchy)
+    frames = hierarchy.normalize(clip.frames).requires_grad_()
+    tokens = hierarchy.encode(frames)
+    targets = target(hierarchy, frames, tokens)
+    losses = [
+        prediction_loss(prediction.predicted, wanted)
+        for prediction, wanted in zip(hierarchy.predict(tokens), targets, strict=True)
+    ]
+    torch.stack(losses).sum().backward()
+    # The last frame is no level's context within the clip: it is a target and nothing else.
+    assert bool(frames.grad[:, -1].abs().max() > 0) == pulled
+    assert frames.grad[:, :8].abs().max() > 0

@@ -1,0 +1,71 @@
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from worldmodel.data import sampling
+
+
+@pytest.mark.parametrize(
+    ("source_fps", "stride"),
+    [(16.0, 2), (29.97, 4), (8.0, 1), (5.0, 1), (12.0, 2), (60.0, 8), (11.9, 1)],
+)
+def test_frame_stride_for__is_the_nearest_whole_stride(source_fps: float, stride: int) -> None:
+    assert sampling.frame_stride_for(source_fps, 8.0) == stride
+
+
+def test_frame_stride_for__refuses_rates_that_are_none() -> None:
+    with pytest.raises(ValueError, match="must be above 0"):
+        sampling.frame_stride_for(0.0, 8.0)
+
+
+def test_clip__lies_inside_its_video_for_every_start_and_no_further_start_exists() -> None:
+    for video_frames in range(1, 40):
+        for num_frames, stride in ((1, 1), (4, 2), (5, 3), (16, 2)):
+            starts = sampling.count_starts(video_frames, num_frames, stride)
+            for start in range(starts):
+                indices = sampling.clip_indices(start, num_frames, stride)
+                assert len(indices) == num_frames
+                assert indices[-1] < video_frames
+                assert all(b - a == stride for a, b in itertools.pairwise(indices))
+            assert sampling.clip_indices(starts, num_frames, stride)[-1] >= video_frames
+
+
+def test_draw_clip__reaches_all_starts_and_flips_half() -> None:
+    draws = [sampling.draw_clip(0, epoch, "train-000003") for epoch in range(600)]
+    counts = [0] * 4
+    for draw in draws:
+        counts[sampling.pick_start(draw, 4)] += 1
+    assert min(counts) > 100
+    assert 240 < sum(draw.flip for draw in draws) < 360
+
+
+def test_draw_clip__depends_on_each_of_seed_epoch_key_and_visit() -> None:
+    base = sampling.draw_clip(0, 0, "a", 0)
+    assert base == sampling.draw_clip(0, 0, "a", 0)
+    others = [
+        sampling.draw_clip(1, 0, "a", 0),
+        sampling.draw_clip(0, 1, "a", 0),
+        sampling.draw_clip(0, 0, "b", 0),
+        sampling.draw_clip(0, 0, "a", 1),
+    ]
+    assert len({draw.start for draw in [base, *others]}) == 5
+
+
+def test_draw_clip__is_the_same_in_another_process() -> None:
+    # Python's own hash() of a string differs from process to process.
+    code = "from worldmodel.data.sampling import *; print(draw_clip(3, 5, 'train-7').start)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(found.stdout) == sampling.draw_clip(3, 5, "train-7").start
+
+
+def test_validation_rank__sets_about_five_per_cent_apart() -> None:
+    ranks = [sampling.validation_rank(f"train-{i:06d}") for i in range(2000)]
+    share = sum(rank < sampling.VALIDATION_SHARE for rank in ranks) / len(ranks)
+    assert 0.035 < share < 0.065
+
+
+def test_pick_start__of_the_middle_is_the_middle() -> None:
+    assert sampling.pick_start(sampling.CENTRE, 5) == 2
+    assert sampling.pick_start(sampling.CENTRE, 1) == 0

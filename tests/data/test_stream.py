@@ -1,0 +1,380 @@
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from patterns import clip_members, moving_pattern
+
+from worldmodel.clips import ClipBatch, Truth
+from worldmodel.data import stream
+from worldmodel.data.shards import SampleRef, resolve_shards, scan_shard, write_shard
+from worldmodel.data.stream import ClipDataset, ClipLoader, ClipRequest, EpochSampler, FixedSampler
+from worldmodel.data.truth import encode_truth
+from worldmodel.data.video import encode_video, open_video
+from worldmodel.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def refs(uneven_shards: Path) -> list[SampleRef]:
+    return [ref for path in resolve_shards(str(uneven_shards)) for ref in scan_shard(path)]
+
+
+def dataset(refs: Sequence[SampleRef], seed: int = 0) -> ClipDataset:
+    return ClipDataset(refs, 4, 8.0, 16, flip=True, seed=seed, random_start=True)
+
+
+def loader(refs: Sequence[SampleRef], batch_size: int = 6, num_workers: int = 0) -> ClipLoader:
+    sampler = EpochSampler(len(refs), batch_size, seed=0)
+    return ClipLoader(dataset(refs), sampler, num_workers)
+
+
+def be_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int) -> None:
+    monkeypatch.setattr(stream, "this_rank", lambda: (rank, world_size))
+
+
+def same(one: Sequence[ClipBatch], other: Sequence[ClipBatch]) -> bool:
+    return len(one) == len(other) and all(
+        a.keys == b.keys and torch.equal(a.frames, b.frames)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+# The dataset
+
+
+def test_clip_dataset__gives_evenly_spaced_frames_of_the_right_video(
+    refs: list[SampleRef],
+) -> None:
+    clips = dataset(refs)
+    for request in (ClipRequest(0, 3), ClipRequest(4, 27)):
+        batch = clips[request]
+        assert batch.frames.shape == (1, 4, 3, 16, 16)
+        assert batch.keys == (f"train-{request.sample:06d}",)
+        # 16 frames a second read at 8: every second frame, each an eighth of a second later.
+        assert torch.allclose(batch.pts_seconds.diff(), torch.tensor(0.125))
+        # Blue tells the number of the frame: 10 per frame.
+        blue = batch.frames[0, :, 2].float().mean(dim=(1, 2))
+        assert torch.allclose(blue / 10, batch.pts_seconds[0] * 16, atol=0.6)
+
+
+def test_clip_dataset__a_clip_is_a_function_of_seed_epoch_and_key(refs: list[SampleRef]) -> None:
+    one, other = dataset(refs), dataset(list(reversed(refs)))
+    assert same([one[ClipRequest(2, 5)]], [other[ClipRequest(2, len(refs) - 6)]])
+    starts = {float(one[ClipRequest(epoch, 5)].pts_seconds[0, 0]) for epoch in range(8)}
+    assert len(starts) > 2
+    visits = {float(one[ClipRequest(0, 5, visit)].pts_seconds[0, 0]) for visit in range(8)}
+    assert len(visits) > 2
+    seeds = {float(dataset(refs, s)[ClipRequest(0, 5)].pts_seconds[0, 0]) for s in range(8)}
+    assert len(seeds) > 2
+
+
+def test_clip_dataset__flips_some_clips_and_all_frames_of_them(refs: list[SampleRef]) -> None:
+    plain = ClipDataset(refs, 4, 8.0, 16, flip=False, random_start=True)
+    mirrored = 0
+    for epoch in range(16):
+        request = ClipRequest(epoch, 0)
+        clip, straight = dataset(refs)[request].frames, plain[request].frames
+        if not torch.equal(clip, straight):
+            assert torch.equal(clip, straight.flip(-1))
+            mirrored += 1
+    assert 3 <= mirrored <= 13
+
+
+def test_clip_dataset__fixed_clips_are_the_middle_every_time(refs: list[SampleRef]) -> None:
+    fixed = ClipDataset(refs, 4, 8.0, 16)
+    assert same([fixed[7]], [fixed[ClipRequest(9, 7)]])
+    # 20 frames, a clip covers 7: starts 0 to 13, the middle one is 7.
+    assert float(fixed[7].pts_seconds[0, 0]) == pytest.approx(7 / 16)
+
+
+def test_clip_dataset__cuts_a_square_out_of_a_wide_video(tmp_path: Path) -> None:
+    data = encode_video(moving_pattern(20, 32, 64), 16.0)
+    write_shard(tmp_path / "a.tar", [("wide", {"mov": data})])
+    batch = ClipDataset(scan_shard(tmp_path / "a.tar"), 4, 16.0, 16)[0]
+    scaled = open_video(data).get_frames(range(8, 12), (32, 16))
+    assert np.array_equal(batch.frames[0].permute(0, 2, 3, 1).numpy(), scaled[:, :, 8:24])
+
+
+def test_clip_dataset__too_short_says_what_to_do(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [("v", clip_members(num_frames=6))])
+    message = r"needs 7 frames \(num_frames=4, frame_stride=2\) but the video has 6; lower"
+    with pytest.raises(InputError, match=message):
+        dataset(scan_shard(tmp_path / "a.tar"))[0]
+
+
+def test_clip_dataset__trusts_no_claim_about_the_length(tmp_path: Path) -> None:
+    members = {**clip_members(), "json": b'{"num_frames": 1000000000, "fps": 16}'}
+    write_shard(tmp_path / "a.tar", [("v", members)])
+    clips = dataset(scan_shard(tmp_path / "a.tar"))
+    assert all(clips[ClipRequest(e, 0)].pts_seconds.max() < 20 / 16 for e in range(10))
+
+
+def test_clip_dataset__truth_is_that_of_the_frames(tmp_path: Path) -> None:
+    depth = np.broadcast_to(np.arange(20, dtype=np.float32)[:, None, None], (20, 32, 32)).copy()
+    truth = Truth(
+        depth, np.zeros((20, 32, 32), np.uint8), {"pose": np.zeros((20, 2, 7), np.float32)}
+    )
+    write_shard(tmp_path / "a.tar", [("v", {**clip_members(), **encode_truth(truth)})])
+    refs = scan_shard(tmp_path / "a.tar")
+    batch = ClipDataset(refs, 4, 8.0, 32, with_truth=True)[0]
+    assert batch.truth is not None
+    assert np.array_equal(batch.truth[0].depth[:, 0, 0], batch.pts_seconds[0].numpy() * 16)
+    assert batch.truth[0].state["pose"].shape == (4, 2, 7)
+    with pytest.raises(InputError, match=r"cannot follow frames scaled to 16; use size=32"):
+        ClipDataset(refs, 4, 8.0, 16, with_truth=True)[0]
+    with pytest.raises(ValueError, match="with_truth needs fixed clips"):
+        ClipDataset(refs, 4, 8.0, 32, flip=True, with_truth=True)
+
+
+# The order
+
+
+def test_epoch_sampler__every_epoch_is_another_order_of_the_same_samples() -> None:
+    sampler = EpochSampler(100, 10, seed=0)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders.append([request.sample for batch in sampler for request in batch])
+        assert sorted(orders[-1]) == list(range(100))
+    assert orders[0] != orders[1] != orders[2]
+    assert orders[1] == EpochSampler(100, 10, seed=0).order(1).tolist()
+    assert orders[0] != EpochSampler(100, 10, seed=1).order(0).tolist()
+
+
+def test_epoch_sampler__leaves_other_samples_out_in_each_epoch() -> None:
+    sampler = EpochSampler(13, 5, seed=0)
+    left_out = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == 2
+        left_out |= set(range(13)) - {request.sample for batch in batches for request in batch}
+    assert left_out == set(range(13))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_epoch_sampler__ranks_share_each_global_batch_without_overlap(
+    monkeypatch: pytest.MonkeyPatch, world_size: int
+) -> None:
+    shares = []
+    for rank in range(world_size):
+        be_rank(monkeypatch, rank, world_size)
+        sampler = EpochSampler(28, 2, seed=0)
+        sampler.set_epoch(3)
+        shares.append(list(sampler))
+        assert len(shares[-1]) == len(sampler) == 28 // (2 * world_size)
+    be_rank(monkeypatch, 0, 1)
+    alone = EpochSampler(28, 2 * world_size, seed=0)
+    alone.set_epoch(3)
+    together = [
+        [request for part in parts for request in part] for parts in zip(*shares, strict=True)
+    ]
+    assert together == list(alone)
+
+
+def test_epoch_sampler__few_samples_are_visited_several_times(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sampler = EpochSampler(3, 8, seed=0)
+    assert "3 samples are fewer than one batch of 8" in caplog.text
+    (batch,) = list(sampler)
+    assert len(sampler) == 1
+    assert len(set(batch)) == 8
+    assert sorted(request.sample for request in batch if request.visit < 2) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 4), (1, 6), (2, 2), (3, 1), (2, 5)])
+def test_epoch_sampler__goes_on_with_other_ranks_and_neither_loses_nor_repeats(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, batch_size: int
+) -> None:
+    be_rank(monkeypatch, 0, 2)
+    first = EpochSampler(48, 2, seed=0)
+    first.set_epoch(2)
+    first.begin()
+    for _ in range(5):
+        first.advance()
+    state = first.state_dict()
+    seen = first.order(2)[:20].tolist()
+    later = []
+    for rank in range(world_size):
+        be_rank(monkeypatch, rank, world_size)
+        sampler = EpochSampler(48, batch_size, seed=0)
+        sampler.load_state_dict(state)
+        sampler.set_epoch(2)
+        sampler.begin()
+        batches = list(sampler)
+        assert len(sampler) == 5 + len(batches)
+        later += [request.sample for batch in batches for request in batch]
+    assert len(later) == 28 // (world_size * batch_size) * (world_size * batch_size)
+    assert len(set(seen + later)) == len(seen) + len(later)
+
+
+def test_epoch_sampler__another_order_starts_the_epoch_afresh(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = EpochSampler(48, 2, seed=0)
+    first.begin()
+    first.advance()
+    for other in (EpochSampler(47, 2, seed=0), EpochSampler(48, 2, seed=1)):
+        caplog.clear()
+        other.load_state_dict(first.state_dict())
+        assert "epoch 0 starts afresh" in caplog.text
+        assert len(list(other)) == len(other)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("num_samples", [1, 7, 13])
+def test_fixed_sampler__every_sample_and_as_many_batches_on_every_rank(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, num_samples: int
+) -> None:
+    seen, lengths, sizes = set(), set(), set()
+    for rank in range(world_size):
+        be_rank(monkeypatch, rank, world_size)
+        sampler = FixedSampler(num_samples, 4)
+        batches = list(sampler)
+        assert batches == list(sampler)
+        lengths |= {len(batches), len(sampler)}
+        sizes |= {len(batch) for batch in batches}
+        seen |= {request.sample for batch in batches for request in batch}
+    assert seen == set(range(num_samples))
+    assert len(lengths) == 1
+    assert max(sizes) <= 4
+    assert max(sizes) - min(sizes) <= 1
+
+
+# The loader
+
+
+def test_clip_loader__the_number_of_workers_changes_nothing(refs: list[SampleRef]) -> None:
+    passes = []
+    for num_workers in (0, 2):
+        clips = loader(refs, num_workers=num_workers)
+        passes.append([])
+        for epoch in range(2):
+            clips.batch_sampler.sampler.set_epoch(epoch)
+            passes[-1].append(list(clips))
+    assert len(passes[0][0]) == 4
+    assert same(passes[0][0], passes[1][0])
+    assert same(passes[0][1], passes[1][1])
+    assert not same(passes[0][0], passes[0][1])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_clip_loader__goes_on_after_the_last_batch_handed_out(
+    refs: list[SampleRef], num_workers: int
+) -> None:
+    whole = list(loader(refs))
+    for stop in range(5):
+        first = loader(refs, num_workers=num_workers)
+        batches = iter(first)
+        for _ in range(stop):
+            next(batches)
+        second = loader(refs)
+        second.load_state_dict(first.state_dict())
+        assert len(second) == 4
+        assert same(list(second), whole[stop:])
+        assert second.state_dict()["batches"] == 4
+        assert same(list(second), whole)  # once more without another epoch: all of it
+
+
+def test_clip_loader__takes_the_epoch_that_is_set_after_the_iterator_is_made(
+    refs: list[SampleRef],
+) -> None:
+    clips, expected = loader(refs), loader(refs)
+    batches = iter(clips)
+    clips.batch_sampler.sampler.set_epoch(3)
+    expected.batch_sampler.sampler.set_epoch(3)
+    assert same(list(batches), list(expected))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_clip_loader__draws_nothing_from_the_models_random_numbers(
+    refs: list[SampleRef], num_workers: int
+) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(loader(refs[:8], num_workers=num_workers))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def _count_batches(rank: int, folder: str, counts: "multiprocessing.Queue") -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    paths = resolve_shards(f"{folder}/u-*.tar")
+    clips = loader([ref for path in paths for ref in scan_shard(path)], batch_size=2)
+    for epoch in range(2):
+        clips.batch_sampler.sampler.set_epoch(epoch)
+        for batch in clips:
+            # Hangs where one rank has a batch more than the other.
+            torch.distributed.barrier()
+            counts.put((epoch, rank, batch.keys))
+    torch.distributed.destroy_process_group()
+
+
+def test_clip_loader__two_real_ranks_on_uneven_shards_end_together(
+    uneven_shards: Path, tmp_path: Path
+) -> None:
+    for path in uneven_shards.glob("*.tar"):
+        (tmp_path / path.name).symlink_to(path)
+    context = multiprocessing.get_context("fork")
+    counts = context.Queue()
+    ranks = [
+        context.Process(target=_count_batches, args=(rank, str(tmp_path), counts))
+        for rank in (0, 1)
+    ]
+    for rank in ranks:
+        rank.start()
+    found = [counts.get(timeout=60) for _ in range(2 * 2 * 7)]
+    for rank in ranks:
+        rank.join(timeout=60)
+        assert rank.exitcode == 0
+    for epoch in (0, 1):
+        keys = [key for at, _, batch in found if at == epoch for key in batch]
+        assert len(keys) == len(set(keys)) == 28
+
+
+# What is broken
+
+
+def break_samples(folder: Path, num_samples: int, broken: set[int]) -> list[SampleRef]:
+    good = clip_members()
+    bad = {**good, "mp4": b"garbage" * 50}
+    write_shard(
+        folder / "mixed.tar",
+        [(f"v-{i:03d}", bad if i in broken else good) for i in range(num_samples)],
+    )
+    return scan_shard(folder / "mixed.tar")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_clip_loader__leaves_broken_samples_out_and_names_each_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, num_workers: int
+) -> None:
+    clips = loader(break_samples(tmp_path, 24, {3, 11}), num_workers=num_workers)
+    with caplog.at_level(logging.WARNING):
+        for epoch in range(2):
+            clips.batch_sampler.sampler.set_epoch(epoch)
+            assert sum(len(batch) for batch in clips) == 22
+    lines = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
+    assert len(lines) == 2
+    assert any("v-003" in line and "mixed.tar" in line and "decoded" in line for line in lines)
+    assert sorted(sample.key for sample in clips.broken.values()) == ["v-003", "v-011"]
+
+
+def test_clip_loader__stops_where_too_much_is_broken(tmp_path: Path) -> None:
+    clips = loader(break_samples(tmp_path, 60, set(range(0, 60, 5))))
+    with pytest.raises(InputError, match=r"10 of \d+ samples are broken, in .*mixed\.tar"):
+        list(clips)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_clip_loader__stops_where_nothing_of_a_batch_is_left(
+    tmp_path: Path, num_workers: int
+) -> None:
+    clips = loader(break_samples(tmp_path, 8, set(range(8))), 4, num_workers)
+    with pytest.raises(InputError, match=r"4 of 4 samples are broken.*make these shards again"):
+        list(clips)

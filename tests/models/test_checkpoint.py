@@ -1,0 +1,82 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldmodel.errors import InputError
+from worldmodel.models.checkpoint import load_model, read_checkpoint
+
+
+@pytest.fixture
+def checkpoint(hierarchy, encoder_config, level_configs, tmp_path) -> Path:
+    path = tmp_path / "last.ckpt"
+    torch.save(
+        {
+            "state_dict": {f"hierarchy.{k}": v for k, v in hierarchy.state_dict().items()},
+            "global_step": 12,
+            "worldmodel": {
+                "version": "0.0.1",
+                "encoder": asdict(encoder_config),
+                "levels": [asdict(level) for level in level_configs],
+                "clip": {"num_frames": 12, "fps": 8.0, "size": 32},
+            },
+        },
+        path,
+    )
+    return path
+
+
+def test_load_model__gives_back_the_same_network(checkpoint, hierarchy, clip):
+    loaded = load_model(checkpoint)
+    for a, b in zip(
+        hierarchy.encode(clip.frames), loaded.hierarchy.encode(clip.frames), strict=True
+    ):
+        assert torch.equal(a, b)
+    assert loaded.global_step == 12 and len(loaded.sha256) == 64
+    assert not any(p.requires_grad for p in loaded.hierarchy.parameters())
+
+
+def test_untrained__fresh_networks_that_do_not_copy(checkpoint, clip):
+    loaded = load_model(checkpoint)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, same, other = (loaded.untrained(seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = [network.encode(clip.frames)[0] for network in (one, same, other)]
+    assert torch.equal(tokens[0], tokens[1]) and not torch.equal(tokens[0], tokens[2])
+    predicted = one.predict(one.encode(clip.frames))[0].predicted[1]
+    assert not torch.allclose(predicted, tokens[0])
+
+
+def test_read_checkpoint__what_is_wrong_with_the_file(tmp_path, checkpoint):
+    with pytest.raises(InputError, match=r"no checkpoint at .*none\.ckpt"):
+        read_checkpoint(tmp_path / "none.ckpt")
+    (tmp_path / "bad.ckpt").write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"bad\.ckpt cannot be read as a checkpoint"):
+        read_checkpoint(tmp_path / "bad.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"cut\.ckpt cannot be read"):
+        read_checkpoint(tmp_path / "cut.ckpt")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="not a checkpoint of `worldmodel fit`"):
+        read_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_read_checkpoint__runs_no_code(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (Path(tmp_path / "owned").touch, ())
+
+    torch.save({"worldmodel": Harmful()}, tmp_path / "evil.ckpt")
+    with pytest.raises(InputError, match=r"evil\.ckpt"):
+        read_checkpoint(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_load_model__does_not_fit_its_own_description(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["worldmodel"]["levels"][0]["width"] = 32
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(InputError, match=r"version 0\.0\.1 and does not fit"):
+        load_model(tmp_path / "odd.ckpt")

@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from worldmodel.losses.regularizers import VICReg
+from worldmodel.models.target import MovingAverage
+from worldmodel.task import WorldModelTask
+
+
+@pytest.fixture
+def task(encoder_config, level_configs) -> WorldModelTask:
+    torch.manual_seed(0)
+    return WorldModelTask(levels=level_configs, encoder=encoder_config)
+
+
+def test_objective__one_set_of_losses_per_level(task, clip):
+    losses, seen = task.objective(clip)
+    assert [set(level) for level in losses] == [{"prediction", "batch", "within_clip"}] * 3
+    assert all(value.ndim == 0 for level in losses for value in level.values())
+    assert not any(target.requires_grad for target in seen["targets"])
+
+
+def test_total__weights_losses_and_levels(task, clip):
+    losses, _ = task.objective(clip)
+    by_hand = sum(l["prediction"] + 10 * l["batch"] + 5 * l["within_clip"] for l in losses)
+    torch.testing.assert_close(task.total(losses), by_hand)
+
+
+def test_objective__same_step_same_loss(task, clip):
+    first, _ = task.objective(clip)
+    again, _ = task.objective(clip)
+    assert torch.equal(task.total(first), task.total(again))
+
+
+def test_training__every_parameter_gets_a_gradient(task, clip):
+    for _ in range(2):  # heads start at zero: the predictor's gradient comes with the second step
+        losses, _ = task.objective(clip)
+        task.total(losses).backward()
+        with torch.no_grad():
+            for parameter in task.parameters():
+                parameter -= 0.01 * parameter.grad
+    silent = [
+        name
+        for name, parameter in task.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    assert silent == []
+
+
+def test_training__prediction_improves_on_copying(task, clip):
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    # A world that repeats itself every two frames: copying is wrong, predicting is easy.
+    frames = clip.frames.clone()
+    frames[:, 0::2], frames[:, 1::2] = frames[:, :1], frames[:, 1:2]
+    world = type(clip)(frames, clip.pts_seconds, clip.keys)
+    for _ in range(60):
+        losses, seen = task.objective(world)
+        optimizer.zero_grad()
+        task.total(losses).backward()
+        optimizer.step()
+    tokens, predicted = seen["targets"][0], seen["predicted"][0][1]
+    error = (predicted[:, :-1] - tokens[:, 1:]).square().mean()
+    copy = (tokens[:, :-1] - tokens[:, 1:]).square().mean()
+    assert error < 0.5 * copy
+
+
+def test_task__regularizer_by_choice(encoder_config, level_configs, clip):
+    task = WorldModelTask(level_configs, encoder_config, regularizer=VICReg())
+    losses, _ = task.objective(clip)
+    assert losses[0]["batch"] > 0
+
+
+def test_moving_average__is_in_the_state_but_not_trained(encoder_config, level_configs):
+    task = WorldModelTask(level_configs, encoder_config, target=MovingAverage(0.9))
+    averaged = [name for name in task.state_dict() if name.startswith("target.encoders")]
+    assert averaged
+    assert not any(p.requires_grad for p in task.target.parameters())

@@ -1,0 +1,180 @@
+"""Training through the command line, as a person types it."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldmodel.cli import main
+from worldmodel.errors import InputError
+from worldmodel.models.checkpoint import load_model
+from worldmodel.task import WorldModelTask
+from worldmodel.training import RUN_FOLDER, choose_run, new_version
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+SMALL = str(Path(__file__).parent / "conf" / "small.yaml")
+
+
+@pytest.fixture(autouse=True)
+def fresh_process_state(monkeypatch):
+    """Each run here stands for a process of its own."""
+    monkeypatch.delenv(RUN_FOLDER, raising=False)
+    monkeypatch.setattr(sys, "argv", ["worldmodel"])
+
+
+def fit(shards: Path, root: Path, *more: str) -> int:
+    return main(
+        [
+            *("fit", "--config", SMALL, "--data.shards", f"{shards}/*.tar"),
+            *("--trainer.default_root_dir", str(root), *more),
+        ]
+    )
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_fit__leaves_a_run_that_can_be_read(shards, tmp_path):
+    assert fit(shards, tmp_path, "--trainer.val_check_interval", "3") == 0
+    run = tmp_path / "runs" / "small" / "version_0"
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 6
+    assert {"optimizer_states", "lr_schedulers", "rng_state", "worldmodel"} <= last.keys()
+    assert (run / "checkpoints" / "best.ckpt").is_file() and (run / "config.yaml").is_file()
+    assert list(run.glob("events.out.tfevents.*"))
+    assert not list(run.rglob("*.partial"))
+    with (run / "metrics.csv").open() as file:
+        logged = set(next(csv.reader(file)))
+    assert {"val/skill_ratio", "val/level2/effective_rank", "val/level0/copy_ratio"} <= logged
+    loaded = load_model(run / "checkpoints" / "last.ckpt")
+    assert (loaded.clip.num_frames, loaded.clip.fps, loaded.clip.size) == (12, 8.0, 32)
+    assert loaded.global_step == 6 and not loaded.hierarchy.training
+
+
+def test_fit__same_seed_same_weights(shards, tmp_path):
+    for name in "ab":
+        fit(shards, tmp_path / name)
+    a, b = (weights(next((tmp_path / name).rglob("last.ckpt"))) for name in "ab")
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    fit(shards, tmp_path / "c", "--seed_everything", "5")
+    c = weights(next((tmp_path / "c").rglob("last.ckpt")))
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+@pytest.mark.parametrize("at", [3, 5])
+def test_fit__cut_short_and_resumed_ends_like_a_run_never_stopped(
+    shards, tmp_path, monkeypatch, capsys, at
+):
+    args = ("--trainer.max_steps", "8", "--checkpoint.every_n_train_steps", "2")
+    fit(shards, tmp_path / "whole", *args)
+
+    def power_cut(self, *_):
+        if self.global_step == at:
+            raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelTask, "on_train_batch_end", power_cut)
+        with pytest.raises(OSError, match="power cut"):
+            fit(shards, tmp_path / "cut", *args)
+    monkeypatch.delenv(RUN_FOLDER)
+    capsys.readouterr()
+    assert fit(shards, tmp_path / "cut", *args, "--ckpt_path", "last") == 0
+    assert f"at step {at - 1}" in capsys.readouterr().out
+    whole, cut = (next((tmp_path / name).rglob("last.ckpt")) for name in ("whole", "cut"))
+    assert cut.parents[1].name == "version_0"
+    a, b = weights(whole), weights(cut)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_fit__unfinished_goes_on_only_with_what_was_cut_short(shards, tmp_path, monkeypatch, capsys):
+    for expected in ("no run to go on with", "is complete (6 steps): starting a new version"):
+        assert fit(shards, tmp_path, "--ckpt_path", "unfinished") == 0
+        assert expected in capsys.readouterr().out
+        monkeypatch.delenv(RUN_FOLDER)
+    more = ("--trainer.max_steps", "7", "--ckpt_path", "unfinished")
+    assert fit(shards, tmp_path, *more) == 0
+    assert "version_1/checkpoints/last.ckpt at step 6" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "runs/small").iterdir()) == ["version_0", "version_1"]
+    # What was logged before is still there.
+    assert (tmp_path / "runs/small/version_1/metrics-0.csv").is_file()
+
+
+def test_validate__scores_a_checkpoint(shards, tmp_path, capsys):
+    fit(shards, tmp_path)
+    checkpoint = next(tmp_path.rglob("last.ckpt"))
+    args = ["validate", "--config", SMALL, "--data.shards", f"{shards}/*.tar"]
+    assert main([*args, "--ckpt_path", str(checkpoint)]) == 0
+    assert "val/skill_ratio" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_configs__each_trains_two_steps(config, shards, tmp_path, capsys):
+    args = [
+        *("fit", "--config", str(config), "--data.shards", f"{shards}/*.tar"),
+        *("--data.batch_size", "1", "--data.num_workers", "0", "--data.num_frames", "16"),
+        *("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+        *("--trainer.default_root_dir", str(tmp_path), "--data.fps", "16"),
+    ]
+    assert main(args) == 0
+    last = next(tmp_path.rglob("last.ckpt"))
+    assert last.parents[2].name == config.stem
+    assert torch.load(last, weights_only=True)["global_step"] == 2
+
+
+def test_fit__two_processes_on_uneven_shards(shards, tmp_path):
+    command = [
+        *(sys.executable, "-m", "worldmodel", "fit", "--config", SMALL),
+        *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(tmp_path)),
+        *("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "2"),
+        *("--checkpoint.every_n_train_steps", "1"),
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != RUN_FOLDER}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 processes" in done.stderr + done.stdout
+    (last,) = tmp_path.rglob("last.ckpt")
+    # 10 training samples in batches of 2 on two ranks: two steps an epoch, two left out.
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
+def test_fit__length_must_be_known(shards, tmp_path, capsys):
+    assert fit(shards, tmp_path, "--trainer.max_steps", "-1") == 2
+    assert "Set trainer.max_steps" in capsys.readouterr().err
+
+
+def test_fit__clip_too_short_for_the_horizons(shards, tmp_path, capsys):
+    assert fit(shards, tmp_path, "--data.num_frames", "4") == 2
+    error = capsys.readouterr().err
+    assert "8 frames" in error and "num_frames" in error and error.count("\n") == 1
+
+
+def test_fit__a_checkpoint_that_is_none(shards, tmp_path, capsys):
+    assert fit(shards, tmp_path, "--ckpt_path", str(tmp_path / "none.ckpt")) == 2
+    assert "none.ckpt" in capsys.readouterr().err
+
+
+def test_choose_run__other_ranks_take_the_folder_of_rank_0(tmp_path, monkeypatch):
+    folder, checkpoint = choose_run(tmp_path, None, max_steps=5)
+    assert folder == tmp_path / "version_0" and checkpoint is None
+    folder.mkdir()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_run(tmp_path, None, max_steps=5)[0] == folder
+
+
+def test_new_version__counts_on(tmp_path):
+    for name in ("version_0", "version_7", "version_x"):
+        (tmp_path / name).mkdir()
+    assert new_version(tmp_path).name == "version_8"
+
+
+def test_choose_run__garbage_is_named(tmp_path):
+    broken = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("garbage")
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be read"):
+        choose_run(tmp_path, "last", max_steps=5)

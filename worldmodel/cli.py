@@ -1,0 +1,201 @@
+"""The command line and nothing else: what a person types, and errors in one line."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+
+from worldmodel import __version__
+from worldmodel.errors import InputError
+
+# Exit code of a command that was used wrongly, as argparse has it.
+MISUSED = 2
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: what was typed after `worldmodel`; that of this process if not given.
+
+    Returns:
+        The exit code: 0 done, 2 something given cannot be used (one line on stderr says what).
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        if arguments and arguments[0] in ("fit", "validate"):
+            return train(None if args is None else arguments)
+        return run(arguments)
+    except (InputError, ArgumentError) as error:
+        print(f"worldmodel: error: {one_line(error)}", file=sys.stderr)
+        return MISUSED
+    except Exception as error:
+        # jsonargparse and Lightning wrap what our constructors raise.
+        cause = find_input_error(error)
+        if cause is None:
+            raise
+        print(f"worldmodel: error: {one_line(cause)}", file=sys.stderr)
+        return MISUSED
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def find_input_error(error: BaseException | None) -> InputError | None:
+    """The InputError that an exception was raised from, if any."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def train(args: list[str] | None) -> int:
+    """`fit` and `validate`: Lightning's command line over the task and the data module."""
+    # Imported here: torch and Lightning take seconds that `--help` and `generate` do not need.
+    from worldmodel.training import TrainCLI
+
+    # The strings under the fields of the configuration classes are their help texts.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    quieten()
+    TrainCLI(args)
+    return 0
+
+
+def quieten() -> None:
+    """Leave out what Lightning says about choices made on purpose here."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*TorchScript.*",
+        ".*Experiment logs directory.*exists and is not empty.*",
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+        ".*The dirpath has changed.*",
+        ".*could not find the monitored key.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(("TPU", "💡", "GPU available: False"))
+    )
+
+
+def run(args: list[str]) -> int:
+    """The commands that are not training."""
+    parser = ArgumentParser(
+        prog="worldmodel",
+        description="Video world models: make data, train, evaluate. "
+        "`worldmodel COMMAND --help` explains one command.",
+        version=__version__,
+        exit_on_error=False,
+    )
+    commands = parser.add_subcommands(dest="command", required=True)
+    for name, (describe, _) in COMMANDS.items():
+        command = ArgumentParser(
+            description=(describe.__doc__ or "").splitlines()[0], exit_on_error=False
+        )
+        describe(command)
+        commands.add_subcommand(name, command, help=command.description)
+    for name, text in (("fit", "Train a model."), ("validate", "Score a model on validation clips.")):
+        commands.add_subcommand(name, ArgumentParser(description=text), help=text)
+    if not args:
+        parser.print_help()
+        return MISUSED
+    config = parser.parse_args(args)
+    COMMANDS[config.command][1](config[config.command])
+    return 0
+
+
+def generate_arguments(parser: ArgumentParser) -> None:
+    """Make a set of the physics world: videos whose truth is known, and matched blocks."""
+    parser.add_argument("--out", type=str, required=True, help="folder of the set")
+    parser.add_argument(
+        "--num_clips", type=int, default=700, help="training clips; a tenth each beside them"
+    )
+    parser.add_argument(
+        "--num_blocks", type=int, default=20, help="test blocks per kind; half for validation"
+    )
+    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes")
+    parser.add_argument("--processes", type=int, default=None, help="default: one per core")
+
+
+def generate(config: Namespace) -> None:
+    from worldmodel.world.generate import generate
+
+    generate(
+        Path(config.out),
+        num_clips=config.num_clips,
+        num_blocks=config.num_blocks,
+        size=config.size,
+        seed=config.seed,
+        processes=config.processes,
+    )
+
+
+def pack_arguments(parser: ArgumentParser) -> None:
+    """Put real videos into shards; what cannot be decoded is named and skipped."""
+    parser.add_argument("videos", type=str, nargs="+", help="folders, files or globs")
+    parser.add_argument("--out", type=str, required=True, help="folder of the set")
+    parser.add_argument("--size", type=int, default=128, help="short side in pixels")
+    parser.add_argument("--processes", type=int, default=None, help="default: one per core")
+
+
+def pack(config: Namespace) -> None:
+    from worldmodel.data.pack import pack
+
+    pack(config.videos, Path(config.out), size=config.size, processes=config.processes)
+
+
+def inspect_arguments(parser: ArgumentParser) -> None:
+    """Say what is in shards, and draw a contact sheet of it."""
+    parser.add_argument("shards", type=str, nargs="+", help="tar files or globs")
+    parser.add_argument(
+        "--out", type=str, default="contact-sheet.png", help="where the picture goes"
+    )
+
+
+def inspect(config: Namespace) -> None:
+    from worldmodel.data.inspect import inspect_shards
+
+    print(inspect_shards(config.shards, Path(config.out)))
+
+
+def evaluate_arguments(parser: ArgumentParser) -> None:
+    """Measure what a checkpoint knows: report.json, report.md and figures, each number with its nulls."""
+    parser.add_argument("--checkpoint", type=str, required=True, help="for example last.ckpt")
+    parser.add_argument("--out", type=str, required=True, help="folder of the report")
+    parser.add_argument("--data", type=str, default=None, help="a generated set (data/physics)")
+    parser.add_argument("--batch_size", type=int, default=16, help="clips loaded at once")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that load")
+
+
+def evaluate(config: Namespace) -> None:
+    from worldmodel.evaluation.report import evaluate, summary_table
+
+    out = Path(config.out)
+    report = evaluate(
+        Path(config.checkpoint),
+        out,
+        data=None if config.data is None else Path(config.data),
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+    print(summary_table(report))
+    print(f"report:   {os.path.join(out, 'report.md')}")
+    print(f"pictures: {os.path.join(out, 'figures')}")
+
+
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None]]] = {
+    "generate": (generate_arguments, generate),
+    "pack": (pack_arguments, pack),
+    "inspect": (inspect_arguments, inspect),
+    "evaluate": (evaluate_arguments, evaluate),
+}

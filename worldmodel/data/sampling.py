@@ -1,0 +1,107 @@
+"""Which frames make a clip: arithmetic only, no decoding.
+
+A clip is `num_frames` frames of one video, `frame_stride` source frames apart. It never runs over
+the end of its video: a start is drawn among the starts for which the whole clip lies inside, and a
+video with no such start is too short to be used. No frame is repeated to fill a clip, since a
+picture that stands still would teach that the world does.
+
+    video of 10 frames, 4 frames at stride 2 -> a clip covers 7 frames -> starts 0, 1, 2 or 3
+    start 3 -> frames 3, 5, 7, 9
+
+Everything that is drawn is a pure function of (seed, epoch, key, visit), so it does not depend on
+the number of processes, on the order of loading or on where a run was interrupted.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+VALIDATION_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance says about one visit to one video.
+
+    Attributes:
+        start: in [0, 1), which of the possible starts.
+        flip: whether the clip is mirrored left to right.
+        crop: (across, down), each in [0, 1), where a square is cut out of a video that is none.
+    """
+
+    start: float
+    flip: bool
+    crop: tuple[float, float]
+
+
+# What validation and evaluation see: the middle, as it is.
+CENTRE = Draw(start=0.5, flip=False, crop=(0.5, 0.5))
+
+
+def frame_stride_for(source_fps: float, fps: float) -> int:
+    """Source frames from one frame of a clip to the next: max(1, round(source_fps / fps)).
+
+    Halves round up, so 12 frames a second are read as 6 rather than 12 where 8 are asked for.
+
+    Raises:
+        ValueError: a rate is not above 0.
+    """
+    if not source_fps > 0 or not fps > 0:
+        raise ValueError(f"frame rates must be above 0, got source {source_fps} and clip {fps}")
+    return max(1, int(source_fps / fps + 0.5))
+
+
+def clip_span(num_frames: int, frame_stride: int) -> int:
+    """Source frames that a clip covers, from its first to its last."""
+    return (num_frames - 1) * frame_stride + 1
+
+
+def count_starts(video_frames: int, num_frames: int, frame_stride: int) -> int:
+    """How many starts keep the clip within its video; 0 where the video is too short."""
+    return max(0, video_frames - clip_span(num_frames, frame_stride) + 1)
+
+
+def clip_indices(start: int, num_frames: int, frame_stride: int) -> list[int]:
+    """Source frames of the clip that starts at `start`."""
+    return list(range(start, start + clip_span(num_frames, frame_stride), frame_stride))
+
+
+def pick_start(draw: Draw, starts: int) -> int:
+    """The start that was drawn, among `starts` of them (at least 1)."""
+    return min(int(draw.start * starts), starts - 1)
+
+
+def draw_clip(seed: int, epoch: int, key: str, visit: int = 0) -> Draw:
+    """Draw what happens to one sample in one epoch.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        key: the sample's name.
+        visit: counted from 0 where an epoch shows the same sample more than once.
+    """
+    words = hash_words(f"{seed}/{epoch}/{visit}/{key}")
+    start, across, down = (word / 2**64 for word in words[:3])
+    # A double has 53 bits: the largest words would round to 1.
+    below_one = 1 - 2**-53
+    return Draw(
+        start=min(start, below_one),
+        flip=bool(words[3] & 1),
+        crop=(min(across, below_one), min(down, below_one)),
+    )
+
+
+def validation_rank(key: str) -> float:
+    """Where a key stands in [0, 1]; the lowest 5 % of keys serve validation in sets without one.
+
+    Depends on the key alone, so neither the seed nor other samples ever move a sample across.
+    """
+    return hash_words(f"validation/{key}")[0] / 2**64
+
+
+def hash_words(text: str) -> tuple[int, int, int, int]:
+    """Four independent uniform 64-bit numbers, the same on every machine and in every process."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=32).digest()
+    first, second, third, fourth = (
+        int.from_bytes(digest[at : at + 8], "little") for at in range(0, 32, 8)
+    )
+    return first, second, third, fourth

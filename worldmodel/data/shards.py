@@ -1,0 +1,351 @@
+"""Write and read shards and the index of a set.
+
+A shard is a plain tar in WebDataset's layout: members `KEY.EXTENSION`, a sample being the members
+that share a key, where the key ends at the first dot after the last slash. Shards are read by byte
+range from their headers alone, so any sample is one seek away and resuming costs nothing. Members
+are never extracted to the disk, never unpickled and never handed to a shell.
+
+A set is a folder with `index.json` and `{train,val,test}/{clips,blocks}-NNNNNN.tar`.
+"""
+
+import glob
+import hashlib
+import itertools
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import webdataset
+from braceexpand import braceexpand
+
+from worldmodel.errors import InputError
+
+FORMAT_VERSION = 1
+INDEX_NAME = "index.json"
+SPLITS = ("train", "val", "test")
+KINDS = ("clips", "blocks")
+VIDEO_EXTENSIONS = ("mp4", "mov", "mkv", "webm", "avi")
+
+_BLOCK = 512  # bytes; every tar header and every padded member is a multiple of it
+_MAX_JSON_BYTES = 1 << 24  # a sample's metadata is some hundred bytes; 16 MB is no metadata
+_MAX_BRACES = 100_000  # names that one pattern with braces may stand for
+_KEY_AND_EXTENSION = re.compile(r"^((?:.*/)?[^./]+)\.([^/]+)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SampleRef:
+    """Where the members of one sample lie.
+
+    Attributes:
+        key: the sample's name, unique within its shard.
+        shard: the tar.
+        members: extension (everything after the key's dot, lower case) -> (offset, size) in bytes.
+    """
+
+    key: str
+    shard: Path
+    members: dict[str, tuple[int, int]]
+
+    @property
+    def is_block(self) -> bool:
+        """Whether this is a block of two worlds, which must never be trained on."""
+        return "a.mp4" in self.members or "b.mp4" in self.members
+
+    @property
+    def video_extension(self) -> str | None:
+        """Extension of the member that holds the video; None where there is none."""
+        return next((name for name in VIDEO_EXTENSIONS if name in self.members), None)
+
+
+def resolve_shards(patterns: str | Sequence[str]) -> list[Path]:
+    """The shards that patterns stand for, sorted and without repetition.
+
+    Args:
+        patterns: names of tars, globs (`*`, `?`, `**`), braces (`{000..003}`) or folders. A folder
+            stands for its own `*.tar`, or, where it has none, for those of its `train/`.
+
+    Raises:
+        InputError: a pattern matches nothing, or is a URL or a pipe.
+    """
+    given = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not given:
+        raise InputError("no shards given; name tars, a glob such as 'folder/*.tar', or a folder")
+    found: set[Path] = set()
+    for pattern in given:
+        matches = _matches(str(pattern))
+        if not matches:
+            raise InputError(
+                f"no shards match {str(pattern)!r} (looked from {Path.cwd()}); "
+                "check the spelling, or make them with 'generate' or 'pack'"
+            )
+        found.update(matches)
+    return sorted(found)
+
+
+def _matches(pattern: str) -> list[Path]:
+    if pattern.lstrip().startswith("pipe:"):
+        raise InputError(f"{pattern!r} would run a command; shards are only read from files")
+    if "://" in pattern:
+        raise InputError(f"{pattern!r} is a URL; copy the shards to a local folder first")
+    names = [pattern]
+    if "{" in pattern and not Path(pattern).exists():
+        try:
+            names = list(itertools.islice(braceexpand(pattern), _MAX_BRACES + 1))
+        except ValueError as error:
+            raise InputError(f"braces in {pattern!r} are not balanced") from error
+        if len(names) > _MAX_BRACES:
+            raise InputError(f"{pattern!r} stands for more than {_MAX_BRACES} names; use a glob")
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found += sorted(path.glob("*.tar")) or sorted((path / "train").glob("*.tar"))
+        elif path.is_file():
+            found.append(path)
+        else:
+            found += [Path(match) for match in glob.glob(name, recursive=True)]
+    return [path for path in found if path.is_file()]
+
+
+def scan_shard(path: Path) -> list[SampleRef]:
+    """List the samples of a shard from its headers, in the order in which they stand.
+
+    Folders, links, sparse files and names without a key (such as `.DS_Store`) are passed over.
+
+    Raises:
+        InputError: the file is missing, is no tar, is compressed, has been cut short (also where
+            the cut falls between two members, which tar readers take for the end), or holds a
+            member twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"shard {path} does not exist or is no file")
+    members: dict[str, dict[str, tuple[int, int]]] = {}
+    end = 0
+    try:
+        with path.open("rb") as file:
+            file_size = os.fstat(file.fileno()).st_size
+            if file.read(3) in (b"\x1f\x8b\x08", b"BZh", b"\xfd7z"):
+                raise InputError(
+                    f"shard {path} is compressed, so that no sample can be read by its place; "
+                    "unpack it to a plain .tar"
+                )
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for info in tar:
+                    end = info.offset_data
+                    if not info.isfile() or info.issparse():
+                        continue
+                    if info.size < 0 or info.offset_data + info.size > file_size:
+                        raise InputError(f"shard {path} has been cut short in {info.name!r}")
+                    end += -(-info.size // _BLOCK) * _BLOCK
+                    _add_member(members, path, info)
+            file.seek(end)
+            if file.read(_BLOCK) != bytes(_BLOCK):
+                raise InputError(
+                    f"shard {path} has been cut short after {len(members)} samples: "
+                    "it lacks the mark that ends a tar; copy or make it again"
+                )
+    except (tarfile.TarError, OSError, UnicodeError, OverflowError) as error:
+        raise InputError(f"shard {path} is no readable tar: {error}") from error
+    return [SampleRef(key, path, places) for key, places in members.items()]
+
+
+def _add_member(
+    members: dict[str, dict[str, tuple[int, int]]], path: Path, info: tarfile.TarInfo
+) -> None:
+    match = _KEY_AND_EXTENSION.match(info.name)
+    if match is None:
+        return
+    key, extension = match[1], match[2].lower()
+    places = members.setdefault(key, {})
+    if extension in places:
+        raise InputError(f"shard {path} holds {info.name!r} twice; give samples unique keys")
+    places[extension] = (info.offset_data, info.size)
+
+
+def read_members(ref: SampleRef, extensions: Iterable[str] | None = None) -> dict[str, bytes]:
+    """Read some members of a sample (all, by default) and no other byte of the shard.
+
+    Raises:
+        InputError: a member is missing, or the shard is gone or has become shorter.
+    """
+    wanted = list(ref.members) if extensions is None else list(extensions)
+    missing = [name for name in wanted if name not in ref.members]
+    if missing:
+        raise InputError(
+            f"sample {ref.key} of {ref.shard} has no member {', '.join(missing)}; "
+            f"it has {', '.join(sorted(ref.members))}"
+        )
+    contents: dict[str, bytes] = {}
+    try:
+        with ref.shard.open("rb") as file:
+            for name in wanted:
+                offset, size = ref.members[name]
+                file.seek(offset)
+                contents[name] = file.read(size)
+                if len(contents[name]) != size:
+                    raise InputError(f"shard {ref.shard} ends within {ref.key}.{name}")
+    except OSError as error:
+        raise InputError(f"shard {ref.shard} cannot be read: {error}") from error
+    return contents
+
+
+def read_metadata(ref: SampleRef) -> dict[str, Any]:
+    """The sample's `json` member; empty where it has none.
+
+    Raises:
+        InputError: the member is no JSON object or is larger than 16 MB.
+    """
+    if "json" not in ref.members:
+        return {}
+    place = f"{ref.key}.json of {ref.shard}"
+    if ref.members["json"][1] > _MAX_JSON_BYTES:
+        raise InputError(f"{place} is larger than {_MAX_JSON_BYTES} bytes, which is no metadata")
+    try:
+        metadata = json.loads(read_members(ref, ["json"])["json"])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place} is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{place} must be a JSON object, found {type(metadata).__name__}")
+    return metadata
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> int:
+    """Write a shard whole or not at all; equal samples give equal bytes.
+
+    Args:
+        path: the tar; its folder is made.
+        samples: (key, extension -> bytes) in the order in which they shall stand.
+
+    Returns:
+        How many samples were written.
+
+    Raises:
+        InputError: the place cannot be written to.
+        ValueError: a key is empty, repeated, or has a dot, which would end it early.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + f".{os.getpid()}.part")
+    keys: set[str] = set()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            # Time 0 and no owner: the bytes depend on the samples alone.
+            with webdataset.TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
+                for key, members in samples:
+                    if not key or "." in key or key in keys:
+                        raise ValueError(f"key {key!r} of {path} is empty, repeated or has a dot")
+                    keys.add(key)
+                    tar.write({"__key__": key, **members})
+            _flush(file)
+        os.replace(partial, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write shard {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(keys)
+
+
+def write_index(root: Path, arguments: Mapping[str, object]) -> None:
+    """Write `index.json` for the shards that lie under `root`, from what they really hold.
+
+    Args:
+        root: the set's folder.
+        arguments: what the set was made with; no times, hosts, paths or process counts, since
+            equal arguments must give an equal index.
+
+    Raises:
+        InputError: a shard cannot be read or the index cannot be written.
+    """
+    root = Path(root)
+    shards = []
+    for split in SPLITS:
+        for path in sorted((root / split).glob("*.tar")):
+            kind = path.name.split("-")[0]
+            if kind in KINDS:
+                shards.append(
+                    {
+                        "path": f"{split}/{path.name}",
+                        "split": split,
+                        "kind": kind,
+                        "num_samples": len(scan_shard(path)),
+                        "bytes": path.stat().st_size,
+                        "sha256": file_sha256(path),
+                    }
+                )
+    index = {"format_version": FORMAT_VERSION, "arguments": dict(arguments), "shards": shards}
+    text = json.dumps(index, indent=1, sort_keys=True) + "\n"
+    partial = root / f"{INDEX_NAME}.{os.getpid()}.part"
+    try:
+        with partial.open("wb") as file:
+            file.write(text.encode())
+            _flush(file)
+        os.replace(partial, root / INDEX_NAME)
+        _flush_folder(root)
+    except OSError as error:
+        raise InputError(f"cannot write {root / INDEX_NAME}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_index(root: Path) -> dict[str, Any]:
+    """The set's `index.json`: `format_version`, `arguments` and `shards`.
+
+    Raises:
+        InputError: it is missing, malformed, or of a later version than this program knows.
+    """
+    path = Path(root) / INDEX_NAME
+    try:
+        index = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; {root} is not a finished set") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    version = index.get("format_version") if isinstance(index, dict) else None
+    if not isinstance(version, int) or not isinstance(index.get("shards"), list):
+        raise InputError(f"{path} is no index of a set: no format_version or no shards in it")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{path} is of format version {version}, this program knows up to {FORMAT_VERSION}; "
+            "update the program"
+        )
+    return index
+
+
+def index_sha256(root: Path) -> str:
+    """SHA-256 of the bytes of `index.json`, which names the whole set.
+
+    Raises:
+        InputError: there is no index.
+    """
+    path = Path(root) / INDEX_NAME
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; {root} is not a finished set")
+    return file_sha256(path)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(file: Any) -> None:
+    # Before the rename, or a power cut could leave the final name on an empty file.
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

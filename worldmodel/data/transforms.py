@@ -1,0 +1,57 @@
+"""The same crop, scale and mirror for every frame of a clip.
+
+A picture's short side is scaled to the wanted size, pixels staying square, and a square is cut out
+of it. The scaling is done by the decoder, straight to the target size, so that a full-size picture
+is never held as RGB.
+"""
+
+import numpy as np
+
+from worldmodel.errors import InputError
+
+# Longer pictures hold little of use in a square, and scaling them up would take much memory.
+MAX_ASPECT_RATIO = 16
+
+
+def scaled_size(width: int, height: int, size: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
+    """(width, height) whose short side is `size`, the aspect ratio kept to the nearest pixel.
+
+    Args:
+        width: pixels across, at least 1.
+        height: pixels down, at least 1.
+        size: pixels of the short side.
+        pixel_aspect: width of a stored pixel over its height as shown.
+
+    Raises:
+        InputError: the long side is more than 16 times the short one.
+    """
+    shown = width * pixel_aspect
+    short, long = min(shown, height), max(shown, height)
+    if long > MAX_ASPECT_RATIO * short:
+        raise InputError(
+            f"frames of {width}x{height} pixels are more than {MAX_ASPECT_RATIO} times as long as "
+            "they are wide; crop the video"
+        )
+    longer = max(size, round(size * long / short))
+    return (longer, size) if shown >= height else (size, longer)
+
+
+def crop_clip(frames: np.ndarray, size: int, at: tuple[float, float], flip: bool) -> np.ndarray:
+    """Cut the same square out of all frames and mirror all of them or none.
+
+    Args:
+        frames: uint8 `(T, H, W, 3)` with both sides at least `size`.
+        size: pixels a side of the square.
+        at: (across, down) in [0, 1]: 0 is the left or top end, 0.5 the middle.
+        flip: mirror left to right.
+
+    Returns:
+        uint8 `(T, 3, size, size)`, contiguous.
+    """
+    height, width = frames.shape[1:3]
+    left = min(int(at[0] * (width - size + 1)), width - size)
+    top = min(int(at[1] * (height - size + 1)), height - size)
+    square = frames[:, top : top + size, left : left + size]
+    if flip:
+        square = square[:, :, ::-1]
+    return np.ascontiguousarray(square.transpose(0, 3, 1, 2))

@@ -1,0 +1,162 @@
+"""The training of a hierarchy: one step reads as the method."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from worldmodel import __version__
+from worldmodel.clips import ClipBatch
+from worldmodel.losses.objective import LossWeights, level_losses, total_loss
+from worldmodel.losses.regularizers import Regularizer, SIGReg
+from worldmodel.models.encoder import EncoderConfig
+from worldmodel.models.hierarchy import Hierarchy, LevelConfig
+from worldmodel.models.target import SameEncoder, Target
+from worldmodel.optim import OptimConfig, build_optimizer, build_schedule
+
+
+class WorldModelTask(LightningModule):
+    """Learn a hierarchical JEPA from clips, without actions, labels or pixels to reconstruct.
+
+    Args:
+        levels: from the fastest to the slowest.
+        encoder: level 0's frame encoder.
+        regularizer: what prevents collapse; SIGReg if not given.
+        target: what predictions are compared with; the same encoder, with gradient, if not given.
+        weights: of the losses of each level; levels are weighted by `LevelConfig.weight`.
+        optim: AdamW and its schedule.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[LevelConfig],
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008 - frozen
+        regularizer: Regularizer | None = None,
+        target: Target | None = None,
+        weights: LossWeights = LossWeights(),  # noqa: B008 - frozen
+        optim: OptimConfig = OptimConfig(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self.encoder_config, self.level_configs = encoder, tuple(levels)
+        self.hierarchy = Hierarchy(encoder, self.level_configs)
+        self.regularizer = regularizer or SIGReg()
+        self.target = target or SameEncoder()
+        self.target.attach(self.hierarchy)
+        self.weights = weights
+        self.optim = optim
+
+    def objective(self, batch: ClipBatch) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+        """Losses of every level, and what they were computed from."""
+        tokens = self.hierarchy.encode(batch.frames)
+        targets = self.target(self.hierarchy, batch.frames, tokens)
+        predictions = self.hierarchy.predict(tokens)
+        losses = [
+            level_losses(
+                tokens[number],
+                predictions[number].predicted,
+                targets[number],
+                self.regularizer,
+                self.weights,
+                # Every level and step draws its own directions; the same on every rank.
+                seed=self.global_step * len(tokens) + number,
+            )
+            for number in range(len(tokens))
+        ]
+        seen = {
+            "targets": [target.detach() for target in targets],
+            "predicted": [
+                {h: p.detach() for h, p in prediction.predicted.items()}
+                for prediction in predictions
+            ],
+        }
+        return losses, seen
+
+    def total(self, losses: Sequence[dict[str, Tensor]]) -> Tensor:
+        """Sum over levels, each with its weight, of its weighted losses."""
+        terms = [
+            config.weight * total_loss(level, self.weights)
+            for config, level in zip(self.level_configs, losses, strict=True)
+        ]
+        return torch.stack(terms).sum()
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
+        losses, seen = self.objective(batch)
+        loss = self.total(losses)
+        self._log("train", loss, losses, len(batch))
+        return {"loss": loss, **seen}
+
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
+        losses, seen = self.objective(batch)
+        loss = self.total(losses)
+        self._log("val", loss, losses, len(batch))
+        return {"loss": loss, **seen}
+
+    def _log(
+        self, stage: str, loss: Tensor, losses: Sequence[dict[str, Tensor]], batch_size: int
+    ) -> None:
+        values = {f"{stage}/loss": loss}
+        for number, level in enumerate(losses):
+            values |= {f"{stage}/level{number}/{name}": value for name, value in level.items()}
+        self.log_dict(
+            {name: value.detach() for name, value in values.items()},
+            batch_size=batch_size,
+            sync_dist=stage == "val",
+        )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step of the optimizer, after which the target follows."""
+        super().optimizer_step(*args, **kwargs)
+        self.target.update(self.hierarchy)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's global norm, and log what it was.
+
+        Lightning refuses to clip for a fused optimizer under autocast, because with fp16 that one
+        would still have to unscale the gradients; bf16 and fp32 have no scale.
+        """
+        if gradient_clip_val:
+            norm = clip_grad_norm_(self.parameters(), gradient_clip_val)
+            self.log("train/gradient_norm", norm)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = build_optimizer(self, self.optim)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        schedule: LRScheduler = build_schedule(optimizer, self.optim, total_steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is needed to build the model again without this class, and the random state."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        checkpoint["worldmodel"] = {
+            "version": __version__,
+            "encoder": asdict(self.encoder_config),
+            "levels": [asdict(level) for level in self.level_configs],
+            "clip": {
+                "num_frames": getattr(datamodule, "num_frames", self.hierarchy.min_frames),
+                "fps": getattr(datamodule, "fps", None),
+                "size": self.hierarchy.size,
+            },
+        }
+        checkpoint["rng_state"] = {"torch": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            checkpoint["rng_state"]["cuda"] = torch.cuda.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the random state; everything else Lightning does."""
+        torch.set_rng_state(checkpoint["rng_state"]["torch"].cpu())
+        if torch.cuda.is_available() and "cuda" in checkpoint["rng_state"]:
+            torch.cuda.set_rng_state(checkpoint["rng_state"]["cuda"].cpu())
