@@ -88,7 +88,9 @@ def test_monitor__validation_is_the_mean_over_levels(module):
     monitor.setup(trainer_at(0, module), module, "fit")
     monitor.on_validation_epoch_start(trainer_at(0, module), module)
     for batch in range(2):
-        monitor.on_validation_batch_end(trainer_at(0, module), module, outputs(module.hierarchy), None, batch)
+        monitor.on_validation_batch_end(
+            trainer_at(0, module), module, outputs(module.hierarchy), None, batch
+        )
     monitor.on_validation_epoch_end(trainer_at(0, module), module)
     skills = [module.logged[f"val/level{level}/skill_ratio"] for level in range(3)]
     assert module.logged["val/skill_ratio"] == pytest.approx(sum(skills) / 3)

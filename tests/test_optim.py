@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -8,8 +10,8 @@ def test_lr_share__rises_then_falls_to_the_final_share():
     config = OptimConfig(warmup_steps=100, final_lr_share=0.02)
     shares = [lr_share(step, 1000, config) for step in range(1001)]
     assert shares[0] == pytest.approx(0.01) and shares[99] == 1.0
-    assert all(a < b for a, b in zip(shares[:99], shares[1:100], strict=True))
-    assert all(a >= b for a, b in zip(shares[100:], shares[101:], strict=False))
+    assert all(a < b for a, b in pairwise(shares[:100]))
+    assert all(a >= b for a, b in pairwise(shares[100:]))
     assert shares[-1] == pytest.approx(0.02) == lr_share(5000, 1000, config)
 
 

@@ -21,7 +21,9 @@ def test_objective__one_set_of_losses_per_level(task, clip):
 
 def test_total__weights_losses_and_levels(task, clip):
     losses, _ = task.objective(clip)
-    by_hand = sum(l["prediction"] + 10 * l["batch"] + 5 * l["within_clip"] for l in losses)
+    by_hand = sum(
+        level["prediction"] + 10 * level["batch"] + 5 * level["within_clip"] for level in losses
+    )
     torch.testing.assert_close(task.total(losses), by_hand)
 
 

@@ -91,7 +91,9 @@ def test_fit__cut_short_and_resumed_ends_like_a_run_never_stopped(
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_fit__unfinished_goes_on_only_with_what_was_cut_short(shards, tmp_path, monkeypatch, capsys):
+def test_fit__unfinished_goes_on_only_with_what_was_cut_short(
+    shards, tmp_path, monkeypatch, capsys
+):
     for expected in ("no run to go on with", "is complete (6 steps): starting a new version"):
         assert fit(shards, tmp_path, "--ckpt_path", "unfinished") == 0
         assert expected in capsys.readouterr().out

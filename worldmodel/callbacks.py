@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -16,6 +16,8 @@ from torch import Tensor
 from worldmodel.evaluation.collapse import EffectiveRank
 from worldmodel.evaluation.prediction import PredictionErrors
 from worldmodel.losses.regularizers import global_mean
+from worldmodel.models.hierarchy import Level
+from worldmodel.task import WorldModelTask
 
 # Below this share of its width a level's tokens have collapsed; healthy runs stay above 0.15.
 COLLAPSED_RANK = 0.05
@@ -24,10 +26,11 @@ COLLAPSED_RANK = 0.05
 class LevelMonitor(Callback):
     """Watches every level: does it predict better than a rule without a model, has it collapsed?
 
-    Logs, for training batches and for the whole validation set, `level{l}/skill_ratio` (error at the
-    longest horizon ÷ that of the best trivial predictor, as in the report), `level{l}/copy_ratio` and
-    `level{l}/effective_rank`; `val/skill_ratio` is the mean over levels, by which the best checkpoint
-    is chosen. Says so in plain words when a level has collapsed or does not beat the trivial rules.
+    Logs, for training batches and for the whole validation set, `level{l}/skill_ratio` (error at
+    the longest horizon ÷ that of the best trivial predictor, as in the report),
+    `level{l}/copy_ratio` and `level{l}/effective_rank`; `val/skill_ratio` is the mean over levels,
+    by which the best checkpoint is chosen. Says so in plain words when a level has collapsed or
+    does not beat the trivial rules.
 
     Args:
         every_n_steps: optimizer steps between two looks at a training batch.
@@ -40,18 +43,18 @@ class LevelMonitor(Callback):
 
     def __init__(self, every_n_steps: int = 50, patience_share: float = 0.5) -> None:
         self.every_n_steps, self.patience_share = every_n_steps, patience_share
-        self.fits: PredictionErrors | None = None
-        self.validation: PredictionErrors | None = None
+        self.fits: PredictionErrors
+        self.validation: PredictionErrors
         self.ranks: list[EffectiveRank] = []
         self.warned: set[tuple[int, str]] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.fits is None:
-            self.fits = self._errors(pl_module)
+        # Before the checkpoint's state is loaded into it.
+        self.fits = self._errors(pl_module)
 
     @staticmethod
     def _errors(pl_module: LightningModule) -> PredictionErrors:
-        levels = pl_module.hierarchy.levels
+        levels = levels_of(pl_module)
         return PredictionErrors(
             [level.dim for level in levels],
             [level.horizons for level in levels],
@@ -62,7 +65,7 @@ class LevelMonitor(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, Any],
+        outputs: Any,
         batch: Any,
         batch_idx: int,
     ) -> None:
@@ -73,7 +76,7 @@ class LevelMonitor(Callback):
         errors = self._errors(pl_module)
         errors.fits = self.fits.fits
         errors.add(tokens, predicted)
-        ranks = [EffectiveRank(level.dim) for level in pl_module.hierarchy.levels]
+        ranks = [EffectiveRank(level.dim) for level in levels_of(pl_module)]
         for rank, level_tokens in zip(ranks, tokens, strict=True):
             rank.update(level_tokens)
         self._log("train", pl_module, errors, ranks)
@@ -91,13 +94,13 @@ class LevelMonitor(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validation = self._errors(pl_module)
         self.validation.fits = self.fits.fits
-        self.ranks = [EffectiveRank(level.dim) for level in pl_module.hierarchy.levels]
+        self.ranks = [EffectiveRank(level.dim) for level in levels_of(pl_module)]
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, Any],
+        outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -122,7 +125,7 @@ class LevelMonitor(Callback):
         _reduce(errors)
         report = errors.report()
         skills = []
-        for number, level in enumerate(pl_module.hierarchy.levels):
+        for number, level in enumerate(levels_of(pl_module)):
             entry = report[f"level{number}"][f"h{level.horizons[-1]}"]
             skills.append(entry["skill_ratio"])
             values = {
@@ -139,7 +142,7 @@ class LevelMonitor(Callback):
     def _warn(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         late = trainer.global_step >= self.patience_share * trainer.estimated_stepping_batches
-        for number, level in enumerate(pl_module.hierarchy.levels):
+        for number, level in enumerate(levels_of(pl_module)):
             rank = float(metrics[f"train/level{number}/effective_rank"])
             skill = float(metrics[f"train/level{number}/skill_ratio"])
             if rank < max(COLLAPSED_RANK * level.dim, 1.5):
@@ -165,15 +168,13 @@ class LevelMonitor(Callback):
             print(f"\nWARNING: {message}", flush=True)
 
     def state_dict(self) -> dict[str, Any]:
-        if self.fits is None:
-            return {}
         return {
             f"level{level}.h{horizon}": {"gram": fit.gram, "moment": fit.moment}
             for (level, horizon), fit in self.fits.fits.items()
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for (level, horizon), fit in self.fits.fits.items() if self.fits else ():
+        for (level, horizon), fit in self.fits.fits.items():
             stored = state_dict[f"level{level}.h{horizon}"]
             fit.gram, fit.moment = stored["gram"].cpu(), stored["moment"].cpu()
             fit.solve()
@@ -183,6 +184,11 @@ def _total_steps(trainer: Trainer) -> int | None:
     """Optimizer steps of the whole run, if it is bounded."""
     total = trainer.estimated_stepping_batches
     return int(total) if total != float("inf") else None
+
+
+def levels_of(pl_module: LightningModule) -> list[Level]:
+    """The levels of the task in training."""
+    return list(cast(WorldModelTask, pl_module).hierarchy.levels)
 
 
 def _on_cpu(outputs: Mapping[str, Any]) -> tuple[list[Tensor], list[dict[int, Tensor]]]:
@@ -208,15 +214,17 @@ class RunProgressBar(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         super().on_train_start(trainer, *_)
         bar = self.train_progress_bar
-        bar.total, bar.initial, bar.n = _total_steps(trainer), trainer.global_step, trainer.global_step
+        bar.total, bar.initial, bar.n = (
+            _total_steps(trainer),
+            trainer.global_step,
+            trainer.global_step,
+        )
         bar.set_description("training")
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Nothing: the bar goes on."""
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step
         if step % self.refresh_rate == 0 or step == self.train_progress_bar.total:
             self.train_progress_bar.n = step
@@ -225,12 +233,14 @@ class RunProgressBar(TQDMProgressBar):
     def init_validation_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         metrics = trainer.callback_metrics
-        shown = {}
+        shown: dict[str, int | str | float | dict[str, float]] = {}
         if "train/loss" in metrics:
             shown["loss"] = f"{float(metrics['train/loss']):.3f}"
-        for number in range(len(pl_module.hierarchy.levels)):
+        for number in range(len(levels_of(pl_module))):
             prefix = f"train/level{number}"
             if f"{prefix}/skill_ratio" in metrics:
                 skill = float(metrics[f"{prefix}/skill_ratio"])
@@ -263,7 +273,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        if trainer.global_step > self._last_global_step_saved and not trainer.fast_dev_run:
+        if trainer.global_step > self._last_global_step_saved:
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(

@@ -103,7 +103,10 @@ def run(args: list[str]) -> int:
         )
         describe(command)
         commands.add_subcommand(name, command, help=command.description)
-    for name, text in (("fit", "Train a model."), ("validate", "Score a model on validation clips.")):
+    for name, text in (
+        ("fit", "Train a model."),
+        ("validate", "Score a model on validation clips."),
+    ):
         commands.add_subcommand(name, ArgumentParser(description=text), help=text)
     if not args:
         parser.print_help()
@@ -128,6 +131,7 @@ def generate_arguments(parser: ArgumentParser) -> None:
 
 
 def generate(config: Namespace) -> None:
+    """Run `generate`."""
     from worldmodel.world.generate import generate
 
     generate(
@@ -149,6 +153,7 @@ def pack_arguments(parser: ArgumentParser) -> None:
 
 
 def pack(config: Namespace) -> None:
+    """Run `pack`."""
     from worldmodel.data.pack import pack
 
     pack(config.videos, Path(config.out), size=config.size, processes=config.processes)
@@ -163,13 +168,14 @@ def inspect_arguments(parser: ArgumentParser) -> None:
 
 
 def inspect(config: Namespace) -> None:
+    """Run `inspect`."""
     from worldmodel.data.inspect import inspect_shards
 
     print(inspect_shards(config.shards, Path(config.out)))
 
 
 def evaluate_arguments(parser: ArgumentParser) -> None:
-    """Measure what a checkpoint knows: report.json, report.md and figures, each number with its nulls."""
+    """Measure what a checkpoint knows: a report with figures, every number beside its nulls."""
     parser.add_argument("--checkpoint", type=str, required=True, help="for example last.ckpt")
     parser.add_argument("--out", type=str, required=True, help="folder of the report")
     parser.add_argument("--data", type=str, default=None, help="a generated set (data/physics)")
@@ -178,6 +184,7 @@ def evaluate_arguments(parser: ArgumentParser) -> None:
 
 
 def evaluate(config: Namespace) -> None:
+    """Run `evaluate`."""
     from worldmodel.evaluation.report import evaluate, summary_table
 
     out = Path(config.out)

@@ -15,7 +15,7 @@ class Truth:
     """What is really in one clip of the physics world.
 
     Attributes:
-        depth: float32 `(T, H, W)`, z-depth in metres at the pixel's centre; 0 where no surface is hit.
+        depth: float32 `(T, H, W)`, z-depth in metres at the pixel's centre; 0 where nothing is hit.
         ids: uint8 `(T, H, W)`, which object the pixel shows; 0 is background.
         state: named float32 arrays: camera, poses, velocities, visibility (`docs/formats.md`).
     """
@@ -120,7 +120,9 @@ class ClipBatch:
         truth = [batch.truth for batch in batches if batch.truth is not None]
         for name, present in (("actions", actions), ("truth", truth)):
             if present and len(present) != len(batches):
-                raise ValueError(f"{len(present)} of {len(batches)} clips carry {name}: all or none")
+                raise ValueError(
+                    f"{len(present)} of {len(batches)} clips carry {name}: all or none"
+                )
         return cls(
             torch.cat([batch.frames for batch in batches]),
             torch.cat([batch.pts_seconds for batch in batches]),

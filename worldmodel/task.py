@@ -129,7 +129,7 @@ class WorldModelTask(LightningModule):
             norm = clip_grad_norm_(self.parameters(), gradient_clip_val)
             self.log("train/gradient_norm", norm)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optim)
         total_steps = int(self.trainer.estimated_stepping_batches)
         schedule: LRScheduler = build_schedule(optimizer, self.optim, total_steps)

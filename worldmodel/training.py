@@ -31,9 +31,9 @@ class TrainCLI(LightningCLI):
     """Trains `WorldModelTask` on `ClipDataModule`.
 
     Beside Lightning's own options: `--name` (the run's files go to `runs/<name>/<version>/`),
-    `--checkpoint.every_n_train_steps`, and two words for `--ckpt_path`: `last` goes on with the newest
-    run of that name, `unfinished` too, but only if it was cut short; both start afresh where there is
-    nothing to go on with.
+    `--checkpoint.every_n_train_steps`, and two words for `--ckpt_path`: `last` goes on with the
+    newest run of that name, `unfinished` too, but only if it was cut short; both start afresh where
+    there is nothing to go on with.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
@@ -77,7 +77,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
 
     def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
+        config = self.config[str(self.subcommand)]
         if self.subcommand == "validate":
             config.trainer.logger = False
             self.save_config_callback = None
@@ -100,13 +100,13 @@ class TrainCLI(LightningCLI):
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        config = self.config[self.subcommand]
+        config = self.config[str(self.subcommand)]
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
             folder = Path(config.checkpoint.dirpath).parent
-            place = {"save_dir": folder.parents[1], "name": folder.parent.name}
+            runs, name = folder.parents[1], folder.parent.name
             kwargs["logger"] = [
-                CSVLogger(**place, version=folder.name),
-                TensorBoardLogger(**place, version=folder.name),
+                CSVLogger(runs, name, version=folder.name),
+                TensorBoardLogger(runs, name, version=folder.name),
             ]
         if config.trainer.enable_progress_bar is not False:
             chosen = self._get(self.config_init, "trainer").callbacks or []

@@ -161,7 +161,11 @@ def test_read_members__names_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "is not JSON"), (b"[1]", "must be a JSON object, found list"), (b"\xff", "not JSON")],
+    [
+        (b"{", "is not JSON"),
+        (b"[1]", "must be a JSON object, found list"),
+        (b"\xff", "is not JSON"),
+    ],
 )
 def test_read_metadata__names_what_is_malformed(
     tmp_path: Path, content: bytes, message: str

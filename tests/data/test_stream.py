@@ -114,15 +114,14 @@ def test_clip_dataset__trusts_no_claim_about_the_length(tmp_path: Path) -> None:
 
 def test_clip_dataset__truth_is_that_of_the_frames(tmp_path: Path) -> None:
     depth = np.broadcast_to(np.arange(20, dtype=np.float32)[:, None, None], (20, 32, 32)).copy()
-    truth = Truth(
-        depth, np.zeros((20, 32, 32), np.uint8), {"pose": np.zeros((20, 2, 7), np.float32)}
-    )
+    state = {"camera_pose": np.zeros((20, 3, 4), np.float32)}
+    truth = Truth(depth, np.zeros((20, 32, 32), np.uint8), state)
     write_shard(tmp_path / "a.tar", [("v", {**clip_members(), **encode_truth(truth)})])
     refs = scan_shard(tmp_path / "a.tar")
     batch = ClipDataset(refs, 4, 8.0, 32, with_truth=True)[0]
     assert batch.truth is not None
     assert np.array_equal(batch.truth[0].depth[:, 0, 0], batch.pts_seconds[0].numpy() * 16)
-    assert batch.truth[0].state["pose"].shape == (4, 2, 7)
+    assert batch.truth[0].state["camera_pose"].shape == (4, 3, 4)
     with pytest.raises(InputError, match=r"cannot follow frames scaled to 16; use size=32"):
         ClipDataset(refs, 4, 8.0, 16, with_truth=True)[0]
     with pytest.raises(ValueError, match="with_truth needs fixed clips"):

@@ -20,14 +20,14 @@ def loss_and_gradients(regularizer: Regularizer, frames: torch.Tensor) -> dict[s
     torch.manual_seed(0)
     small = {"dim": 8, "width": 8, "depth": 1, "num_heads": 2}
     levels = [LevelConfig(stride=1, horizons=(1, 2), **small), LevelConfig(horizons=(1,), **small)]
-    hierarchy = Hierarchy(EncoderConfig(size=16, stem_channels=(8, 8), num_heads=2), levels).double()
+    hierarchy = Hierarchy(
+        EncoderConfig(size=16, stem_channels=(8, 8), num_heads=2), levels
+    ).double()
     hierarchy.reset_heads()
     tokens = hierarchy.encode(frames)
     weights = LossWeights()
     losses = [
-        total_loss(
-            level_losses(t, p.predicted, t, regularizer, weights, seed=number), weights
-        )
+        total_loss(level_losses(t, p.predicted, t, regularizer, weights, seed=number), weights)
         for number, (t, p) in enumerate(zip(tokens, hierarchy.predict(tokens), strict=True))
     ]
     loss = torch.stack(losses).sum()
@@ -40,7 +40,9 @@ def all_clips() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     clips = torch.randn(4, 6, 3, 16, 16, generator=generator, dtype=torch.float64)
     # The second rank's frames are flat colours: its own statistics are not those of the first.
-    return torch.cat([clips[:2], 5 * clips[2:].mean(dim=(3, 4), keepdim=True).expand(clips[2:].shape)])
+    return torch.cat(
+        [clips[:2], 5 * clips[2:].mean(dim=(3, 4), keepdim=True).expand(clips[2:].shape)]
+    )
 
 
 def one_of_two(rank: int, store: str, out: str) -> None:

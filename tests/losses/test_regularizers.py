@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from worldmodel.errors import InputError
+from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.regularizers import (
     SCOPES,
     NoRegularizer,
@@ -15,7 +16,6 @@ from worldmodel.losses.regularizers import (
     whole_batch,
     within_clip,
 )
-from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def test_sigreg__is_the_epps_pulley_integral(normal):
 def test_sigreg__does_not_depend_on_the_number_of_rows(normal):
     sigreg = SIGReg()
     twice = torch.cat([2 * normal, 2 * normal])
-    assert float(sigreg(twice, seed=1)) == pytest.approx(float(sigreg(2 * normal, seed=1)), rel=1e-4)
+    assert float(sigreg(twice, seed=1)) == pytest.approx(
+        float(sigreg(2 * normal, seed=1)), rel=1e-4
+    )
 
 
 def test_sigreg__same_seed_same_directions(normal):
@@ -55,7 +57,9 @@ def test_sigreg__same_seed_same_directions(normal):
 
 
 def test_sigreg__gradient_descent_makes_rows_normal():
-    rows = (0.1 * torch.randn(512, 4, generator=torch.Generator().manual_seed(0)) + 2).requires_grad_()
+    rows = (
+        0.1 * torch.randn(512, 4, generator=torch.Generator().manual_seed(0)) + 2
+    ).requires_grad_()
     optimizer = torch.optim.Adam([rows], lr=0.1)
     for step in range(150):
         optimizer.zero_grad()

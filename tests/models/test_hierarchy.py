@@ -27,7 +27,11 @@ def test_encode_and_predict__nothing_leaks_from_the_future(hierarchy, clip, chan
     other[:, changed:] = 255 - other[:, changed:]
     for level, before, after in zip(
         hierarchy.levels,
-        zip(hierarchy.encode(clip.frames), hierarchy.predict(hierarchy.encode(clip.frames)), strict=True),
+        zip(
+            hierarchy.encode(clip.frames),
+            hierarchy.predict(hierarchy.encode(clip.frames)),
+            strict=True,
+        ),
         zip(hierarchy.encode(other), hierarchy.predict(hierarchy.encode(other)), strict=True),
         strict=True,
     ):

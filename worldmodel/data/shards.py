@@ -8,10 +8,11 @@ are never extracted to the disk, never unpickled and never handed to a shell.
 A set is a folder with `index.json` and `{train,val,test}/{clips,blocks}-NNNNNN.tar`.
 """
 
+import contextlib
 import glob
 import hashlib
-import itertools
 import json
+import math
 import os
 import re
 import tarfile
@@ -94,12 +95,7 @@ def _matches(pattern: str) -> list[Path]:
         raise InputError(f"{pattern!r} is a URL; copy the shards to a local folder first")
     names = [pattern]
     if "{" in pattern and not Path(pattern).exists():
-        try:
-            names = list(itertools.islice(braceexpand(pattern), _MAX_BRACES + 1))
-        except ValueError as error:
-            raise InputError(f"braces in {pattern!r} are not balanced") from error
-        if len(names) > _MAX_BRACES:
-            raise InputError(f"{pattern!r} stands for more than {_MAX_BRACES} names; use a glob")
+        names = _expand_braces(pattern)
     found: list[Path] = []
     for name in names:
         path = Path(name)
@@ -110,6 +106,19 @@ def _matches(pattern: str) -> list[Path]:
         else:
             found += [Path(match) for match in glob.glob(name, recursive=True)]
     return [path for path in found if path.is_file()]
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    # Counted beforehand, since the expansion itself makes all names before it gives the first.
+    ranges = re.findall(r"\{(\d{1,18})\.\.(\d{1,18})", pattern)
+    sizes = [abs(int(last) - int(first)) + 1 for first, last in ranges]
+    lists = (pattern.count(",") + 1) ** max(0, pattern.count("{") - len(ranges))
+    if math.prod(sizes) * lists > _MAX_BRACES:
+        raise InputError(f"{pattern!r} stands for more than {_MAX_BRACES} names; use a glob")
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:
+        raise InputError(f"braces in {pattern!r} are not balanced") from error
 
 
 def scan_shard(path: Path) -> list[SampleRef]:
@@ -249,7 +258,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
     except OSError as error:
         raise InputError(f"cannot write shard {path}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
     return len(keys)
 
 
@@ -292,7 +301,7 @@ def write_index(root: Path, arguments: Mapping[str, object]) -> None:
     except OSError as error:
         raise InputError(f"cannot write {root / INDEX_NAME}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
 
 
 def read_index(root: Path) -> dict[str, Any]:
@@ -341,6 +350,12 @@ def _flush(file: Any) -> None:
     # Before the rename, or a power cut could leave the final name on an empty file.
     file.flush()
     os.fsync(file.fileno())
+
+
+def _discard(partial: Path) -> None:
+    # Gone after the rename; its folder may not even exist where that was the failure.
+    with contextlib.suppress(OSError):
+        partial.unlink()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -20,16 +20,14 @@ class LossWeights:
     batch: float = 10.0
     """The regularizer over all tokens of the batch."""
     within_clip: float = 5.0
-    """The regularizer over tokens minus their clip's temporal mean. Too much of it makes tokens vary
-    fast for its own sake: they become noise that nothing predicts."""
+    """The regularizer over tokens minus their clip's temporal mean. Too much of it makes tokens
+    vary fast for its own sake: they become noise that nothing predicts."""
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
             if weight < 0 or (name == "prediction" and weight == 0):
-                raise InputError(
-                    f"weights.{name} must be {'positive' if name == 'prediction' else '0 or more'}, "
-                    f"got {weight}"
-                )
+                least = "positive" if name == "prediction" else "0 or more"
+                raise InputError(f"weights.{name} must be {least}, got {weight}")
 
     def used(self) -> dict[str, float]:
         """The weights that are not 0."""

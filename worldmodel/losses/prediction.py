@@ -1,4 +1,4 @@
-"""Predicted against target tokens. The same number is the loss in training and the surprise later."""
+"""Predicted against target tokens: the loss in training, and the surprise later."""
 
 from collections.abc import Mapping
 

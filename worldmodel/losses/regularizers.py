@@ -1,10 +1,10 @@
 """What prevents collapse, and over which scope its statistics are taken.
 
-A regularizer looks at a cloud of tokens and pushes its distribution away from a point. *Which* cloud
-is a choice of its own, the scope: all tokens of the batch, or tokens minus their clip's temporal
-mean. The first alone can be met by what never changes within a clip (colours, the camera), and then
-copying is perfect prediction and nothing about change is learned; the second forces tokens to vary
-in time, and prediction picks from that what varies predictably.
+A regularizer looks at a cloud of tokens and pushes its distribution away from a point. *Which*
+cloud is a choice of its own, the scope: all tokens of the batch, or tokens minus their clip's
+temporal mean. The first alone can be met by what never changes within a clip (colours, the camera),
+and then copying is perfect prediction and nothing about change is learned; the second forces tokens
+to vary in time, and prediction picks from that what varies predictably.
 
 Every statistic is that of the global batch: under data-parallel training `global_mean` averages
 over ranks, decided when it is called. N ranks with B clips each give the loss and, after the
@@ -23,8 +23,8 @@ from worldmodel.errors import InputError
 def global_mean(local_mean: Tensor) -> Tensor:
     """The mean over all ranks, which must hold equally many rows; with gradient.
 
-    The value is that of all ranks, the gradient that of this rank's own rows: DDP averages gradients
-    over ranks, which makes the sum exact without a second exchange in the backward pass.
+    The value is that of all ranks, the gradient that of this rank's own rows: DDP averages
+    gradients over ranks, which makes the sum exact without a second exchange in the backward pass.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return local_mean
@@ -44,7 +44,7 @@ def whole_batch(
 def within_clip(
     tokens: Float[Tensor, "batch time tokens dim"],
 ) -> Float[Tensor, "rows dim"]:
-    """Scope `within_clip`: what is left after each clip's temporal mean at that position is taken away."""
+    """Scope `within_clip`: rows minus their clip's temporal mean at that token position."""
     return (tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, -2)
 
 

@@ -1,6 +1,7 @@
 """What turns a step into tokens: frames at level 0, steps of the level below above it."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from einops import rearrange
@@ -57,18 +58,21 @@ class FrameEncoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels = (3, *config.stem_channels)
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             convolution = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1)
             layers += [convolution, nn.GroupNorm(8, after), nn.GELU()]
         layers.append(nn.Conv2d(channels[-1], dim, kernel_size=3, stride=2, padding=1))
         # Channels last is the convolutions' own layout: 590 against 480 frames/s in training on two
         # cores, and the tokens come out without a copy.
-        self.stem = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.stem = nn.Sequential(*layers)
+        self.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         num_tokens = config.grid[0] * config.grid[1]
         self.position = nn.Parameter(torch.randn(num_tokens, dim) * 0.02)
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(SelfAttention(dim, config.num_heads), FeedForward(dim, config.mlp_ratio))
+                nn.Sequential(
+                    SelfAttention(dim, config.num_heads), FeedForward(dim, config.mlp_ratio)
+                )
                 for _ in range(config.depth)
             )
         )

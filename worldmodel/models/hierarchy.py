@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -38,7 +39,7 @@ class LevelConfig:
             raise InputError(
                 f"a level's stride and pool must be at least 1, got {self.stride} and {self.pool}"
             )
-        increasing = all(a < b for a, b in zip(self.horizons, self.horizons[1:], strict=False))
+        increasing = all(a < b for a, b in pairwise(self.horizons))
         if not self.horizons or self.horizons[0] < 1 or not increasing:
             raise InputError(
                 "a level's horizons must be strictly increasing steps of at least 1, "
@@ -51,7 +52,7 @@ class LevelPrediction:
     """What a level believes and expects, at every one of its steps τ.
 
     Attributes:
-        context: `(B, T_l, N_l, W_l)`, the belief at τ after the steps up to τ, hidden objects included.
+        context: `(B, T_l, N_l, W_l)`, the belief after the steps up to τ, hidden objects included.
         predicted: per horizon h `(B, T_l, N_l, D_l)`; entry τ is the prediction for step τ + h. The
             last h entries look beyond the clip's end.
     """
@@ -98,6 +99,8 @@ class Hierarchy(nn.Module):
         InputError: no levels, level 0 not of stride 1, or a grid that `pool` does not divide.
     """
 
+    levels: Sequence[Level]  # an nn.ModuleList, said in a way that type checkers can use
+
     def __init__(self, encoder: EncoderConfig, levels: Sequence[LevelConfig]) -> None:
         super().__init__()
         if not levels:
@@ -108,21 +111,22 @@ class Hierarchy(nn.Module):
             )
         self.size = encoder.size
         grid, span = encoder.grid, 1
-        self.levels = nn.ModuleList()
+        rungs: list[Level] = []
         for number, config in enumerate(levels):
             if number == 0:
                 step_encoder: nn.Module = FrameEncoder(encoder, config.dim)
             else:
                 if grid[0] % config.pool or grid[1] % config.pool:
                     raise InputError(
-                        f"level {number} merges {config.pool} x {config.pool} tokens, but the level "
-                        f"below has a grid of {grid[0]} x {grid[1]}; set its pool to a divisor"
+                        f"level {number} merges {config.pool} x {config.pool} tokens, but the "
+                        f"level below has a grid of {grid[0]} x {grid[1]}; set pool to a divisor"
                     )
                 below = levels[number - 1].dim
                 step_encoder = StepEncoder(below, grid, config.dim, config.stride, config.pool)
                 grid = (grid[0] // config.pool, grid[1] // config.pool)
             span *= config.stride
-            self.levels.append(Level(config, step_encoder, grid, span))
+            rungs.append(Level(config, step_encoder, grid, span))
+        self.levels = nn.ModuleList(rungs)  # type: ignore[assignment]
 
     @property
     def min_frames(self) -> int:
@@ -134,9 +138,7 @@ class Hierarchy(nn.Module):
         """uint8 0..255 -> float -1.5..1.5, about unit variance on natural frames."""
         return frames.to(torch.get_default_dtype()).div_(255).sub_(0.5).mul_(3)
 
-    def encode(
-        self, frames: Tensor
-    ) -> list[Float[Tensor, "batch time tokens dim"]]:
+    def encode(self, frames: Tensor) -> list[Float[Tensor, "batch time tokens dim"]]:
         """Tokens of every level.
 
         Args:

@@ -1,6 +1,7 @@
 """Past tokens of a level -> its future tokens, at several horizons."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -51,9 +52,8 @@ class Predictor(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({str(horizon): nn.Linear(width, dim) for horizon in horizons})
-        for head in self.heads.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self, tokens: Float[Tensor, "batch time tokens dim"]
@@ -77,4 +77,4 @@ class Predictor(nn.Module):
         all be the copy baseline.
         """
         for head in self.heads.values():
-            head.reset_parameters()
+            cast(nn.Linear, head).reset_parameters()

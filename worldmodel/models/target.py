@@ -13,7 +13,9 @@ from worldmodel.models.hierarchy import Hierarchy
 class Target(nn.Module):
     """Gives the tokens that predictions are compared with."""
 
-    def forward(self, hierarchy: Hierarchy, frames: Tensor, tokens: Sequence[Tensor]) -> list[Tensor]:
+    def forward(
+        self, hierarchy: Hierarchy, frames: Tensor, tokens: Sequence[Tensor]
+    ) -> list[Tensor]:
         """Targets of every level.
 
         Args:
@@ -42,7 +44,9 @@ class SameEncoder(Target):
         super().__init__()
         self.stop_gradient = stop_gradient
 
-    def forward(self, hierarchy: Hierarchy, frames: Tensor, tokens: Sequence[Tensor]) -> list[Tensor]:
+    def forward(
+        self, hierarchy: Hierarchy, frames: Tensor, tokens: Sequence[Tensor]
+    ) -> list[Tensor]:
         return [level.detach() if self.stop_gradient else level for level in tokens]
 
 
@@ -64,10 +68,12 @@ class MovingAverage(Target):
 
     def attach(self, hierarchy: Hierarchy) -> None:
         """Take a first copy of the encoders."""
-        self.encoders = nn.ModuleList(copy.deepcopy(level.encoder) for level in hierarchy.levels)
-        self.encoders.requires_grad_(False)
+        encoders = [copy.deepcopy(level.encoder) for level in hierarchy.levels]
+        self.encoders = nn.ModuleList(encoders).requires_grad_(False)
 
-    def forward(self, hierarchy: Hierarchy, frames: Tensor, tokens: Sequence[Tensor]) -> list[Tensor]:
+    def forward(
+        self, hierarchy: Hierarchy, frames: Tensor, tokens: Sequence[Tensor]
+    ) -> list[Tensor]:
         assert self.encoders is not None, "attach() comes first"
         targets = []
         with torch.no_grad():
@@ -80,6 +86,6 @@ class MovingAverage(Target):
     @torch.no_grad()
     def update(self, hierarchy: Hierarchy) -> None:
         assert self.encoders is not None, "attach() comes first"
-        for average, level in zip(self.encoders, hierarchy.levels, strict=True):
-            for old, new in zip(average.parameters(), level.encoder.parameters(), strict=True):
-                old.lerp_(new, 1 - self.decay)
+        online = nn.ModuleList(level.encoder for level in hierarchy.levels)
+        for old, new in zip(self.encoders.parameters(), online.parameters(), strict=True):
+            old.lerp_(new, 1 - self.decay)

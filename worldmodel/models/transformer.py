@@ -21,7 +21,9 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int = 4, causal: bool = False) -> None:
         super().__init__()
         if dim % (2 * num_heads):
-            raise ValueError(f"dim must be a multiple of 2 * num_heads = {2 * num_heads}, got {dim}")
+            raise ValueError(
+                f"dim must be a multiple of 2 * num_heads = {2 * num_heads}, got {dim}"
+            )
         self.num_heads = num_heads
         self.causal = causal
         self.norm = nn.LayerNorm(dim)

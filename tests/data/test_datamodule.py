@@ -1,0 +1,175 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from patterns import clip_members, moving_pattern
+
+from worldmodel.data import datamodule
+from worldmodel.data.datamodule import ClipDataModule, hold_out
+from worldmodel.data.shards import SampleRef, write_shard
+from worldmodel.data.video import encode_video
+from worldmodel.errors import InputError
+
+Samples = list[tuple[str, dict[str, bytes]]]
+
+
+def data(shards: Any, **settings: Any) -> ClipDataModule:
+    module = ClipDataModule(
+        str(shards), **{"batch_size": 4, "num_frames": 4, "size": 16, **settings}
+    )
+    module.setup()
+    return module
+
+
+def keys(refs: list[SampleRef]) -> list[str]:
+    return [ref.key for ref in refs]
+
+
+def test_split__five_per_cent_by_key_whatever_the_shards(
+    samples: Samples, uneven_shards: Path, tmp_path: Path
+) -> None:
+    write_shard(tmp_path / "all.tar", samples[::-1])
+    one, other = data(uneven_shards), data(tmp_path)
+    assert set(keys(one.val_refs)) == set(keys(other.val_refs))
+    assert set(keys(one.train_refs)) == set(keys(other.train_refs))
+    assert not set(keys(one.train_refs)) & set(keys(one.val_refs))
+    assert len(one.train_refs) + len(one.val_refs) == 28
+    assert len(one.val_refs) >= 1
+    assert keys(data(uneven_shards, seed=9).val_refs) == keys(one.val_refs)
+
+
+def test_split__a_set_uses_its_own_validation_clips(samples: Samples, tmp_path: Path) -> None:
+    write_shard(tmp_path / "train" / "clips-000000.tar", samples[:6])
+    write_shard(tmp_path / "val" / "clips-000000.tar", [("val-0", samples[6][1])])
+    write_shard(tmp_path / "val" / "blocks-000000.tar", [("b", {"a.mp4": b"", "b.mp4": b""})])
+    module = data(tmp_path / "train" / "*.tar")
+    assert keys(module.train_refs) == [f"train-{i:06d}" for i in range(6)]
+    assert keys(module.val_refs) == ["val-0"]
+    module = data(tmp_path / "train", val_shards=str(tmp_path / "train" / "*.tar"))
+    assert keys(module.val_refs) == [f"train-{i:06d}" for i in range(6)]
+
+
+def test_split__one_sample_serves_both_with_a_warning(
+    samples: Samples, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shard(tmp_path / "a.tar", samples[:1])
+    module = data(tmp_path)
+    assert keys(module.train_refs) == keys(module.val_refs) == ["train-000000"]
+    assert "serves training and validation" in caplog.text
+    assert len(next(iter(module.train_dataloader()))) == 4
+    assert len(next(iter(module.val_dataloader()))) == 1
+
+
+def test_hold_out__always_leaves_something_on_both_sides() -> None:
+    for count in range(2, 60):
+        refs = [SampleRef(f"v{count}-{i}", Path("x"), {}) for i in range(count)]
+        train, val = hold_out(refs)
+        assert train
+        assert val
+        assert len(train) + len(val) == count
+
+
+def test_loaders__validation_is_the_same_every_time_and_training_is_not(
+    uneven_shards: Path,
+) -> None:
+    module = data(uneven_shards, val_shards=str(uneven_shards / "u-000.tar"))
+    first, second = (list(module.val_dataloader()) for _ in range(2))
+    assert [batch.keys for batch in first] == [batch.keys for batch in second]
+    assert all((a.frames == b.frames).all() for a, b in zip(first, second, strict=True))
+    # 10 clips in batches of at most 4: three nearly equal batches, not 4 + 4 + 2.
+    assert [len(batch) for batch in first] == [4, 3, 3]
+    train = module.train_dataloader()
+    assert len(train) == 7
+    assert [batch.keys for batch in train] != [batch.keys for batch in first]
+
+
+def test_seed__is_that_of_seed_everything(
+    uneven_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    assert data(uneven_shards).seed == 0
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert data(uneven_shards).seed == 7
+    assert data(uneven_shards, seed=3).seed == 3
+    same = [b.keys for b in data(uneven_shards).train_dataloader()]
+    assert same == [b.keys for b in data(uneven_shards, seed=7).train_dataloader()]
+    assert same != [b.keys for b in data(uneven_shards, seed=3).train_dataloader()]
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mov", "mkv", "webm", "avi"])
+def test_plain_shards__without_metadata_or_index_can_be_trained_on(
+    tmp_path: Path, extension: str
+) -> None:
+    video = encode_video(moving_pattern(20), 16.0)
+    write_shard(tmp_path / "plain-000.tar", [(f"v{i}", {extension: video}) for i in range(6)])
+    module = data(tmp_path / "plain-*.tar")
+    assert len(next(iter(module.train_dataloader()))) == 4
+
+
+def test_short_videos__are_left_out_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    short, bare = clip_members(num_frames=6), {"mp4": clip_members(num_frames=5)["mp4"]}
+    members = [clip_members(), short, clip_members(), bare, {"mp4": b"garbage"}, clip_members()]
+    write_shard(tmp_path / "a.tar", [(f"v{i}", each) for i, each in enumerate(members)])
+    module = data(tmp_path)
+    assert sorted(keys(module.train_refs + module.val_refs)) == ["v0", "v2", "v5"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "left out 3 of 6 samples" in line
+    assert "v1 of" in line
+    assert "needs 7 frames" in line
+
+
+def test_short_videos__that_nobody_has_measured_are_left_to_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datamodule, "MAX_PROBED", 2)
+    bare = {"mp4": clip_members(num_frames=5)["mp4"]}
+    write_shard(tmp_path / "a.tar", [(f"v{i}", bare) for i in range(4)])
+    module = data(tmp_path)
+    assert sorted(keys(module.train_refs + module.val_refs)) == ["v2", "v3"]
+
+
+def test_setup__names_what_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no shards match '.*none-\*\.tar'"):
+        data(tmp_path / "none-*.tar")
+    write_shard(tmp_path / "short.tar", [("v", clip_members(num_frames=6))])
+    with pytest.raises(InputError, match=r"none of the 1 samples of .*short\.tar.*needs 7 frames"):
+        data(tmp_path / "short.tar")
+    write_shard(tmp_path / "text.tar", [("v", {"txt": b"hello"})])
+    with pytest.raises(InputError, match=r"no video in 1 shards such as .*text\.tar.*found txt"):
+        data(tmp_path / "text.tar")
+    write_shard(
+        tmp_path / "blocks-000000.tar", [("b", {"a.mp4": b"", "b.mp4": b"", "json": b"{}"})]
+    )
+    with pytest.raises(InputError, match=r"blocks-000000\.tar holds blocks.*for evaluation only"):
+        data(tmp_path / "blocks-000000.tar")
+
+
+def test_setup__a_broken_shard_is_named_and_few_are_left_out(
+    samples: Samples, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        write_shard(tmp_path / f"s-{number:03d}.tar", [(f"v{number}", samples[number][1])])
+    (tmp_path / "s-007.tar").write_bytes((tmp_path / "s-007.tar").read_bytes()[:3000])
+    module = data(tmp_path)
+    assert len(module.train_refs) + len(module.val_refs) == 19
+    assert "s-007.tar has been cut short" in caplog.text
+    (tmp_path / "s-011.tar").write_text("hello")
+    with pytest.raises(InputError, match=r"2 of 20 shards are broken: shard .*s-007\.tar"):
+        data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
+        ({"num_frames": -3}, "data.num_frames must be at least 1, got -3"),
+        ({"size": 0}, "data.size must be at least 1"),
+        ({"num_workers": -1}, "data.num_workers must be at least 0"),
+        ({"fps": 0.0}, "data.fps must be above 0"),
+    ],
+)
+def test_settings__out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ClipDataModule("x.tar", **settings)
