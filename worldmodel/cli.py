@@ -185,7 +185,8 @@ def evaluate_arguments(parser: ArgumentParser) -> None:
 
 def evaluate(config: Namespace) -> None:
     """Run `evaluate`."""
-    from worldmodel.evaluation.report import evaluate, summary_table
+    from worldmodel.evaluation.report import evaluate
+    from worldmodel.evaluation.tables import summary_table
 
     out = Path(config.out)
     report = evaluate(

@@ -111,6 +111,9 @@ class ClipBatch:
     def stack(cls, batches: Sequence[ClipBatch]) -> ClipBatch:
         """Join batches along the batch axis; the collate function of every loader.
 
+        By numpy: torch.cat wakes torch's threads, and these wait awake for more work while the next
+        clips are decoded. Without workers that took 2.5 times the processor time of the decoding.
+
         Raises:
             ValueError: no batch given, or only some of them carry actions or truth.
         """
@@ -124,9 +127,13 @@ class ClipBatch:
                     f"{len(present)} of {len(batches)} clips carry {name}: all or none"
                 )
         return cls(
-            torch.cat([batch.frames for batch in batches]),
-            torch.cat([batch.pts_seconds for batch in batches]),
+            _join([batch.frames for batch in batches]),
+            _join([batch.pts_seconds for batch in batches]),
             tuple(key for batch in batches for key in batch.keys),
-            torch.cat(actions) if actions else None,
+            _join(actions) if actions else None,
             tuple(item for items in truth for item in items) if truth else None,
         )
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))

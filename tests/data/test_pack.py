@@ -135,7 +135,7 @@ def test_pack__names_what_cannot_be_used(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none of 1 videos could be packed; x\.mp4: "):
         pack([str(tmp_path / "bad")], out, processes=1)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write to .*file"):
+    with pytest.raises(InputError, match=r"cannot write to .*file"):
         pack([str(videos)], tmp_path / "file" / "out")
     with pytest.raises(InputError, match="size must be an even number"):
         pack([str(videos)], out, size=33)

@@ -29,8 +29,8 @@ MAX_PIXELS = 8192 * 8192  # per frame: 67 million, twice the area of 8K video
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf,h264,hevc,ivf,yuv4mpegpipe"
 # Codecs with packets that are never shown; only decoding tells which.
 _CODECS_WITH_HIDDEN_PACKETS = ("vp8",)
-# decord 0.6 takes the padding of narrower pictures for a fourth colour.
-_DECORD_MIN_WIDTH = 64
+# Since 17 PyAV scales with a thread per core, which for small pictures costs 7 times the scaling.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 class VideoDecoder(ABC):
@@ -106,7 +106,10 @@ def open_video(data: bytes | Path, backend: Backend = "pyav") -> VideoDecoder:
             the library that was asked for is not installed.
     """
     if backend == "decord":
-        return _DecordVideo(data)
+        # Here, since it builds on this module.
+        from worldmodel.data.decord_video import DecordVideo
+
+        return DecordVideo(data)
     if backend != "pyav":
         raise InputError(f"decoder must be 'pyav' or 'decord', got {backend!r}")
     return _PyavVideo(data)
@@ -145,7 +148,7 @@ class _PyavVideo(VideoDecoder):
             self._open()
             self._index_packets()
         except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._name} cannot be decoded: {_reason(error)}") from error
+            raise InputError(f"{self._name} cannot be decoded: {reason_of(error)}") from error
         if not self._pts:
             raise InputError(f"{self._name} holds no frame; it is empty or has been cut short")
 
@@ -275,7 +278,7 @@ class _PyavVideo(VideoDecoder):
         try:
             frames = self._decode_wanted(wanted, size)
         except (av.FFmpegError, OSError, MemoryError) as error:
-            raise InputError(f"{self._name} cannot be decoded: {_reason(error)}") from error
+            raise InputError(f"{self._name} cannot be decoded: {reason_of(error)}") from error
         if len(unique) == len(indices) and np.array_equal(inverse, np.arange(len(unique))):
             return frames
         return frames[inverse]
@@ -344,93 +347,13 @@ class _PyavVideo(VideoDecoder):
             width, height = height, width
         # AREA weighs every source pixel, so scaling down does not alias.
         scaled = self._reformatter.reformat(
-            frame, width, height, format="rgb24", interpolation=Interpolation.AREA
+            frame, width, height, "rgb24", interpolation=Interpolation.AREA, **_ONE_THREAD
         )
         picture = scaled.to_ndarray()
         return np.rot90(picture, self._rotation // 90) if self._rotation else picture
 
     def close(self) -> None:
         self._container.close()
-
-
-class _DecordVideo(VideoDecoder):
-    """decord: opened anew for each size, since it scales only to the size it was opened with."""
-
-    def __init__(self, data: bytes | Path) -> None:
-        try:
-            import decord
-        except (ImportError, OSError) as error:
-            raise InputError(
-                f"decoder 'decord' cannot be imported ({error}); "
-                "install it with 'pip install decord', or use decoder 'pyav'"
-            ) from error
-        self._decord = decord
-        self._data = data
-        self._readers: dict[tuple[int, int] | None, Any] = {}
-        if isinstance(data, bytes) and not data:
-            raise InputError("video is empty (0 bytes)")
-        reader = self._reader(None)
-        self._num_frames = len(reader)
-        if not self._num_frames:
-            raise InputError("video holds no frame; it is empty or has been cut short")
-        self._fps = float(reader.get_avg_fps())
-        self._height, self._width = self._guard(lambda: reader[0].shape[:2])
-        if self._width * self._height > MAX_PIXELS:
-            raise InputError(f"video has frames of {self._width}x{self._height} pixels: too large")
-
-    @property
-    def fps(self) -> float:
-        return self._fps
-
-    @property
-    def num_frames(self) -> int:
-        return self._num_frames
-
-    @property
-    def width(self) -> int:
-        return self._width
-
-    @property
-    def height(self) -> int:
-        return self._height
-
-    def _guard(self, action: Any) -> Any:
-        try:
-            return action()
-        except (self._decord.DECORDError, RuntimeError, MemoryError) as error:
-            raise InputError(f"video cannot be decoded by decord: {_reason(error)}") from error
-
-    def _reader(self, size: tuple[int, int] | None) -> Any:
-        if size not in self._readers:
-            source = io.BytesIO(self._data) if isinstance(self._data, bytes) else str(self._data)
-            width, height = size or (-1, -1)
-            self._readers[size] = self._guard(
-                lambda: self._decord.VideoReader(
-                    source, self._decord.cpu(0), width=width, height=height, num_threads=1
-                )
-            )
-        return self._readers[size]
-
-    def get_frames(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
-        if not len(indices) or min(indices) < 0 or max(indices) >= self.num_frames:
-            raise IndexError(f"frames {list(indices)} wanted, video has 0..{self.num_frames - 1}")
-        width = size[0] if size else self._width
-        if width < _DECORD_MIN_WIDTH:
-            raise InputError(
-                f"decord gives no pictures narrower than {_DECORD_MIN_WIDTH} pixels, {width} were "
-                "wanted; use decoder 'pyav'"
-            )
-        reader = self._reader(size)
-        frames: np.ndarray = self._guard(lambda: reader.get_batch(list(indices)).asnumpy())
-        return frames
-
-    def pts_seconds(self, indices: Sequence[int]) -> np.ndarray:
-        reader = self._reader(None)
-        starts = self._guard(lambda: reader.get_frame_timestamp([0, *indices]))[:, 0]
-        return np.asarray(starts[1:] - starts[0], dtype=np.float64)
-
-    def close(self) -> None:
-        self._readers.clear()
 
 
 def encode_video(
@@ -464,8 +387,10 @@ def encode_video(
         raise ValueError(f"fps must be above 0, got {fps}")
     options = {
         "preset": "veryfast",
-        # One thread: with more, x264 chooses its slices and so its bytes by the machine.
-        "x264-params": f"threads=1:keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:bframes=0",
+        # One thread: with more, x264 chooses its slices and so its bytes by the machine. No mbtree:
+        # below 64 pixels it reads memory it has not written, and 1 in 20 encodings is another.
+        "x264-params": "threads=1:mbtree=0:scenecut=0:open-gop=0:bframes=0:"
+        f"keyint={gop}:min-keyint={gop}",
         **({"qp": "0"} if lossless else {"crf": str(crf)}),
         **({"tune": "fastdecode"} if fast_decode else {}),
     }
@@ -488,7 +413,7 @@ def encode_video(
     return buffer.getvalue()
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The library's reason in one line, without its numbers and places."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).strip().splitlines()[0]

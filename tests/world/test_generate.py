@@ -1,0 +1,182 @@
+"""Same arguments, same bytes: whatever the processes, and whatever interrupted the run."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldmodel.data.shards import read_index, read_members, read_metadata, scan_shard
+from worldmodel.data.truth import decode_truth
+from worldmodel.data.video import open_video
+from worldmodel.errors import InputError
+from worldmodel.world.blocks import HIDDEN_KINDS
+from worldmodel.world.generate import CLIPS_PER_SHARD, UNFINISHED_NAME, generate, plan_shards
+from worldmodel.world.samples import Task, make_sample
+
+ARGUMENTS = {"num_clips": 5, "num_blocks": 1, "size": 16, "seed": 4}
+
+
+def hashes(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    generate(folder, **ARGUMENTS, processes=1)
+    return folder
+
+
+def test_layout(world):
+    index = read_index(world)
+    counts = {(s["split"], s["kind"]): s["num_samples"] for s in index["shards"]}
+    assert counts == {
+        ("train", "clips"): 5,
+        ("val", "clips"): 1,
+        ("test", "clips"): 1,
+        ("val", "blocks"): len(HIDDEN_KINDS),
+        ("test", "blocks"): len(HIDDEN_KINDS),
+    }
+    assert not (world / UNFINISHED_NAME).exists()
+    assert index["arguments"]["num_clips"] == 5 and "processes" not in index["arguments"]
+
+
+def test_clips_hold_what_they_promise(world):
+    for shard in sorted(world.glob("*/clips-*.tar")):
+        for ref in scan_shard(shard):
+            metadata = read_metadata(ref)
+            members = read_members(ref)
+            assert set(members) == {"mp4", "json", "depth.png", "ids.png", "state.npz"}
+            video, truth = open_video(members["mp4"]), decode_truth(members)
+            assert (video.num_frames, video.width, video.height) == (64, 16, 16)
+            assert video.fps == metadata["fps"] == 16
+            assert truth.ids.shape == (64, 16, 16) and (truth.depth > 0).all()
+            assert metadata["split"] == shard.parent.name
+            assert ref.key.startswith(metadata["split"])
+            if metadata["kind"] == "free":
+                assert truth.state["tracked"] == -1
+            else:
+                assert metadata["kind"] in HIDDEN_KINDS
+                assert metadata["present"] == bool(truth.state["present"][0])
+                start, stop = metadata["hidden_frames"]
+                assert 0 <= start <= stop <= 64
+                assert (truth.state["visible_fraction"][start:stop, 0] == 0).all()
+            for name, array in truth.state.items():
+                assert array.dtype == np.float32 and np.isfinite(array).all(), name
+
+
+def test_other_processes_same_bytes(world, tmp_path):
+    generate(tmp_path / "again", **ARGUMENTS, processes=2)
+    assert hashes(tmp_path / "again") == hashes(world)
+
+
+def test_a_run_that_is_killed_goes_on_with_the_same_bytes(world, tmp_path):
+    """Killed for good as soon as the first shard is there."""
+    out = tmp_path / "killed"
+    command = (
+        "from pathlib import Path; from worldmodel.world.generate import generate; "
+        f"generate(Path({str(out)!r}), **{ARGUMENTS!r}, processes=1)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", command], start_new_session=True)
+    while run.poll() is None and not list(out.glob("*/*.tar")):
+        time.sleep(0.002)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert (out / UNFINISHED_NAME).exists() and not (out / "index.json").exists()
+    (out / "train" / "clips-000000.tar.1.part").write_bytes(b"left by a killed run")
+    generate(out, **ARGUMENTS, processes=1)
+    assert hashes(out) == hashes(world)
+
+
+def test_nothing_is_done_the_second_time(world, capsys):
+    before = {path: path.stat().st_mtime_ns for path in world.rglob("*")}
+    generate(world, **ARGUMENTS)
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in world.rglob("*")} == before
+
+
+def test_a_shard_that_was_lost_is_made_again(world, tmp_path):
+    wanted = hashes(world)
+    lost = world / "val" / "clips-000000.tar"
+    lost.unlink()
+    generate(world, **ARGUMENTS, processes=1)
+    assert hashes(world) == wanted
+
+
+def test_other_arguments_are_refused(world, tmp_path):
+    with pytest.raises(InputError, match=r"made with seed 4, but now asked for with seed 5"):
+        generate(world, **(ARGUMENTS | {"seed": 5}))
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / UNFINISHED_NAME).write_text(json.dumps({"num_clips": 7}))
+    with pytest.raises(InputError, match="num_clips 7"):
+        generate(unfinished, **ARGUMENTS)
+
+
+def test_shards_of_others_are_left_alone(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "clips-000000.tar").write_bytes(b"mine")
+    with pytest.raises(InputError, match="did not make"):
+        generate(tmp_path, **ARGUMENTS)
+    assert (tmp_path / "train" / "clips-000000.tar").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_clips", 0),
+        ("num_clips", -3),
+        ("num_blocks", -1),
+        ("size", 15),
+        ("size", 8),
+        ("seed", -1),
+        ("processes", 0),
+    ],
+)
+def test_arguments_out_of_range_are_named(tmp_path, name, value):
+    with pytest.raises(InputError, match=rf"{name} must be .*got {value}"):
+        generate(tmp_path / "out", **(ARGUMENTS | {name: value}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="file/world"):
+        generate(tmp_path / "file" / "world", **ARGUMENTS)
+
+
+def test_splits_and_streams_share_no_chance():
+    draws = {
+        tuple(Task(0, split, stream, index, 64).generator(attempt).integers(0, 2**63, 2))
+        for split in ("train", "val", "test")
+        for stream in ("clip", *HIDDEN_KINDS)
+        for index in range(5)
+        for attempt in range(3)
+    }
+    assert len(draws) == 3 * (1 + len(HIDDEN_KINDS)) * 5 * 3
+
+
+def test_a_sample_depends_on_its_task_alone():
+    task = Task(9, "train", "clip", 3, 16)
+    assert make_sample(task) == make_sample(task)
+    assert make_sample(task) != make_sample(Task(9, "val", "clip", 3, 16))
+
+
+def test_plan_counts(tmp_path):
+    plans = plan_shards(tmp_path, num_clips=700, num_blocks=20, size=64, seed=0)
+    tasks = [task for plan in plans for task in plan.tasks]
+    assert len({task.key for task in tasks}) == len(tasks)
+    clips = [task for task in tasks if task.stream == "clip"]
+    assert len(clips) == 840 and len(tasks) - len(clips) == 180
+    assert max(len(plan.tasks) for plan in plans) == CLIPS_PER_SHARD

@@ -1,0 +1,204 @@
+"""Many scenes, many processes, one set of shards.
+
+Each sample is a function of (seed, split, stream, index) alone, through `numpy.random.SeedSequence`
+whose spawn key they form: splits and streams never share a scene, and neither the number of
+processes nor an interruption changes a byte. A shard is written whole or not at all, as soon as its
+last sample is there; a run that was killed goes on with the first shard that is missing.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from worldmodel.data.shards import INDEX_NAME, SPLITS, read_index, write_index, write_shard
+from worldmodel.errors import InputError
+from worldmodel.world.blocks import HIDDEN_KINDS
+from worldmodel.world.samples import Members, Task, make_sample
+
+CLIPS_PER_SHARD = 24
+BLOCKS_PER_SHARD = 12
+# Arguments of an unfinished run, so that it is never continued with others.
+UNFINISHED_NAME = ".unfinished.json"
+MIN_SIZE, MAX_SIZE = 16, 1024
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard to be written and the samples that belong into it."""
+
+    path: Path
+    tasks: tuple[Task, ...]
+
+
+def generate(
+    out: Path,
+    num_clips: int,
+    num_blocks: int,
+    size: int = 64,
+    seed: int = 0,
+    processes: int | None = None,
+) -> None:
+    """Make a set of the physics world; the same arguments give the same bytes.
+
+    Does nothing where the set is there already, and goes on where an earlier run was cut short.
+
+    Args:
+        out: folder of the set.
+        num_clips: training clips; validation and test get a tenth each, at least one.
+        num_blocks: test blocks of each kind; validation gets half, rounded up.
+        size: height and width in pixels.
+        seed: two sets with different seeds share no scene.
+        processes: how many work at it; all cores by default.
+
+    Raises:
+        InputError: an argument is out of range, `out` cannot be written to, or holds a set that
+            was made with other arguments.
+    """
+    out = Path(out)
+    arguments = {
+        "source": "physics-world",
+        "num_clips": num_clips,
+        "num_blocks": num_blocks,
+        "size": size,
+        "seed": seed,
+    }
+    _check_arguments(num_clips, num_blocks, size, seed, processes)
+    if _is_finished(out, arguments):
+        print(f"{out} is complete: nothing to do")
+        return
+    _begin(out, arguments)
+    plans = plan_shards(out, num_clips, num_blocks, size, seed)
+    missing = [plan for plan in plans if not plan.path.exists()]
+    _write_shards(plans, missing, processes or os.cpu_count() or 1)
+    write_index(out, arguments)
+    (out / UNFINISHED_NAME).unlink()
+
+
+def plan_shards(
+    out: Path, num_clips: int, num_blocks: int, size: int, seed: int
+) -> list[ShardPlan]:
+    """Which samples go into which shard; pure arithmetic."""
+    tenth = math.ceil(num_clips / 10)
+    counts = {"train": (num_clips, 0), "val": (tenth, math.ceil(num_blocks / 2))}
+    counts["test"] = (tenth, num_blocks)
+    plans = []
+    for split in SPLITS:
+        clips, blocks = counts[split]
+        tasks = [Task(seed, split, "clip", i, size) for i in range(clips)]
+        plans += _cut(out / split / "clips", tasks, CLIPS_PER_SHARD)
+        tasks = [Task(seed, split, kind, i, size) for i in range(blocks) for kind in HIDDEN_KINDS]
+        plans += _cut(out / split / "blocks", tasks, BLOCKS_PER_SHARD)
+    return plans
+
+
+def _cut(stem: Path, tasks: list[Task], length: int) -> list[ShardPlan]:
+    plans = []
+    for number, first in enumerate(range(0, len(tasks), length)):
+        path = stem.with_name(f"{stem.name}-{number:06d}.tar")
+        plans.append(ShardPlan(path, tuple(tasks[first : first + length])))
+    return plans
+
+
+def _check_arguments(
+    num_clips: int, num_blocks: int, size: int, seed: int, processes: int | None
+) -> None:
+    if num_clips < 1:
+        raise InputError(f"num_clips must be at least 1, got {num_clips}")
+    if num_blocks < 0:
+        raise InputError(f"num_blocks must be at least 0, got {num_blocks}")
+    if not MIN_SIZE <= size <= MAX_SIZE or size % 2:
+        raise InputError(f"size must be even, {MIN_SIZE} to {MAX_SIZE} pixels, got {size}")
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
+    if processes is not None and processes < 1:
+        raise InputError(f"processes must be at least 1, got {processes}")
+
+
+def _is_finished(out: Path, arguments: dict[str, Any]) -> bool:
+    """Whether the whole set is there, as its index says."""
+    if not (out / INDEX_NAME).is_file():
+        return False
+    index = read_index(out)
+    _refuse_other_arguments(out, index.get("arguments", {}), arguments)
+    places = [(out / shard["path"], shard["bytes"]) for shard in index["shards"]]
+    return all(path.is_file() and path.stat().st_size == size for path, size in places)
+
+
+def _begin(out: Path, arguments: dict[str, Any]) -> None:
+    """Note what is being made, or refuse to mix it with something else."""
+    note = out / UNFINISHED_NAME
+    try:
+        if note.is_file():
+            _refuse_other_arguments(out, json.loads(note.read_text()), arguments)
+        elif not (out / INDEX_NAME).is_file() and any(out.glob("*/*.tar")):
+            raise InputError(
+                f"{out} holds shards that this command did not make (no {INDEX_NAME}); "
+                "choose another folder"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        partial = note.with_name(f"{note.name}.part")
+        partial.write_text(json.dumps(arguments, sort_keys=True) + "\n")
+        os.replace(partial, note)
+        for leftover in out.glob("*/*.part"):  # of a run that was killed while it wrote
+            leftover.unlink()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot write to {out}: {error}; choose another folder") from error
+
+
+def _refuse_other_arguments(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if differing:
+        was = ", ".join(f"{name} {found.get(name)}" for name in differing)
+        now = ", ".join(f"{name} {wanted[name]}" for name in differing)
+        raise InputError(
+            f"{out} holds a set made with {was}, but now asked for with {now}; "
+            "choose another folder or remove that one"
+        )
+
+
+def _write_shards(plans: list[ShardPlan], missing: list[ShardPlan], processes: int) -> None:
+    total = sum(len(plan.tasks) for plan in plans)
+    tasks = [task for plan in missing for task in plan.tasks]
+    with tqdm(
+        total=total, initial=total - len(tasks), unit="sample", desc="physics world"
+    ) as progress:
+        samples = _samples(tasks, min(processes, len(tasks)))
+        for plan in missing:
+            members = []
+            for task in plan.tasks:
+                members.append((task.key, next(samples)))
+                progress.update()
+            write_shard(plan.path, members)
+
+
+def _samples(tasks: list[Task], processes: int) -> Iterator[Members]:
+    """The samples in order; made by so many processes."""
+    if processes <= 1:
+        yield from map(make_sample, tasks)
+        return
+    # Spawned, not forked: the caller may have threads of torch running.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _leave_with_parent, (os.getpid(),)) as pool:
+        yield from pool.imap(make_sample, tasks)
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this process soon after its parent has gone, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
