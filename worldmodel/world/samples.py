@@ -17,7 +17,7 @@ from worldmodel.world.visibility import covered_frames, longest_run, runs_of
 
 Members = dict[str, bytes]
 
-FREE_SHARE = 0.4
+FREE_SHARE = 0.3
 # What differs must be seen in this many frames before, between and after the hidings ...
 MIN_FRAMES_SEEN = 5
 # ... and this many frames (3/4 s) must remain after the last one.

@@ -18,7 +18,7 @@ NUM_FRAMES = 64
 NUM_BODIES = 5  # ray casts can tell six groups of geometry apart: five bodies and the rest
 NUM_SLABS = 3
 CATEGORIES = ("sphere", "box", "cylinder", "capsule", "ellipsoid")
-FIELD_OF_VIEW_DEGREES = 45.0
+FIELD_OF_VIEW_DEGREES = 38.0
 PARKED_HEIGHT = -3.0
 LOOK_AT = np.array([0.0, 0.0, 0.5])
 

@@ -1,0 +1,58 @@
+"""A whole set, and a checkpoint, of the squares' world: small enough to evaluate in seconds."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from square_world import FPS, FRAMES, SIZE, write_squares
+
+from worldmodel.models.checkpoint import build_hierarchy
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a set with 24, 10 and 10 clips and 3 blocks per kind."""
+    root = tmp_path_factory.mktemp("squares")
+    write_squares(root, {"train": 24, "val": 10, "test": 11}, {"val": 2, "test": 3})
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of two levels, as a run leaves it."""
+    narrow = {"dim": 16, "width": 16, "depth": 1, "num_heads": 2, "pool": 2, "weight": 1.0}
+    config = {
+        "version": "0",
+        "encoder": {
+            "size": SIZE,
+            "stem_channels": (8,),
+            "depth": 1,
+            "num_heads": 2,
+            "mlp_ratio": 2.0,
+        },
+        "levels": [
+            {"horizons": (1, 2), "stride": 1, **narrow},
+            {"horizons": (1, 2), "stride": 2, **narrow},
+        ],
+        "clip": {"num_frames": FRAMES, "fps": FPS, "size": SIZE},
+    }
+    torch.manual_seed(0)
+    weights = build_hierarchy(config).state_dict()
+    folder = tmp_path_factory.mktemp("run") / "version_0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "metrics.csv").write_text(
+        "epoch,step,train/loss,train/level0/h1/copy_ratio\n0,1,2.5,\n0,2,2.0,0.9\n0,3,1.8,0.8\n"
+    )
+    content = io.BytesIO()
+    torch.save(
+        {
+            "worldmodel": config,
+            "state_dict": {f"hierarchy.{name}": value for name, value in weights.items()},
+            "global_step": 3,
+        },
+        content,
+    )
+    path = folder / "checkpoints" / "last.ckpt"
+    path.write_bytes(content.getvalue())
+    return path

@@ -1,0 +1,94 @@
+"""Reading a set: which frames, in which order, and what belongs to them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from square_world import FRAMES, SIZE, footage
+
+from worldmodel.errors import InputError
+from worldmodel.evaluation.features import (
+    chunked,
+    find_samples,
+    mirror,
+    mirrored_too,
+    pad_chunk,
+    read_samples,
+    sampled_frames,
+)
+from worldmodel.models.checkpoint import ClipSpec
+
+SPEC = ClipSpec(num_frames=FRAMES, fps=8.0, size=SIZE)
+
+
+def test_clips_come_in_the_order_of_their_keys_whatever_the_workers(squares: Path) -> None:
+    refs = find_samples(squares, "test", "clips")
+    assert [ref.key for ref in refs] == [f"test-{n:06d}" for n in range(11)]
+    one = list(read_samples(refs, SPEC, 4, 0, blocks=False))
+    two = list(read_samples(refs, SPEC, 3, 1, blocks=False))
+    assert [clip.key for clip in one] == [clip.key for clip in two] == [ref.key for ref in refs]
+    assert all(torch.equal(a.frames, b.frames) for a, b in zip(one, two, strict=True))
+    assert one[0].frames.shape == (FRAMES, 3, SIZE, SIZE)
+
+
+def test_a_block_holds_both_worlds_equal_to_the_bit_within_its_window(squares: Path) -> None:
+    block = next(read_samples(find_samples(squares, "val", "blocks"), SPEC, 1, 0, blocks=True))
+    a, b = block.frames
+    start, stop = block.windows[0]
+    assert torch.equal(a[start:stop], b[start:stop])
+    assert not torch.equal(a[start - 1], b[start - 1])
+    assert [truth.state["present"][0] for truth in block.truth] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"), [((10, 20), (5, 10)), ((11, 19), (6, 10)), ((9, 21), (5, 11))]
+)
+def test_window_holds_the_sampled_frames_that_lie_in_it(
+    window: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    inside = [frame // 2 for frame in range(0, 64, 2) if window[0] <= frame < window[1]]
+    assert (inside[0], inside[-1] + 1) == expected
+    assert tuple(-(-edge // 2) for edge in window) == expected
+
+
+def test_every_second_frame_from_the_first_and_no_fewer_than_a_clip() -> None:
+    clip = ClipSpec(num_frames=4, fps=8.0, size=64)
+    indices, stride = sampled_frames({"fps": 16, "num_frames": 7}, clip, "x")
+    assert (list(indices), stride) == ([0, 2, 4, 6], 2)
+    with pytest.raises(InputError, match="4 frames at 8 fps, 7 source frames, but x has 6"):
+        sampled_frames({"fps": 16, "num_frames": 6}, clip, "x")
+
+
+def test_a_missing_split_is_named(squares: Path) -> None:
+    with pytest.raises(InputError, match=r"has no train/blocks-\*\.tar: evaluation needs"):
+        find_samples(squares, "train", "blocks")
+
+
+def test_mirror_moves_the_square_and_its_truth_alike() -> None:
+    clip = footage(3)
+    seen = mirror(clip)
+    for frame in (0, 4, 12):
+        bright = np.flatnonzero((seen.frames[frame, 0] > 200).any(0).numpy())
+        x = seen.truth.state["image_position"][frame, 0, 0]
+        assert bright.min() <= x < bright.max() + 1
+        shown = np.flatnonzero((seen.truth.ids[frame] == 1).any(0))
+        assert np.array_equal(shown, bright)
+    assert seen.truth.state["screen_box"][0, 0].tolist() == [SIZE - 9, 2, SIZE - 4, 14]
+    again = mirror(seen)
+    assert torch.equal(again.frames, clip.frames)
+    assert np.allclose(again.truth.state["image_position"], clip.truth.state["image_position"])
+    # The clip itself stays as it was.
+    assert clip.truth.state["screen_box"][0, 0].tolist() == [4, 2, 9, 14]
+
+
+def test_only_event_clips_are_mirrored() -> None:
+    clips = [footage(0, kind="free"), footage(1)]
+    keys = [clip.key for clip in mirrored_too(clips)]
+    assert keys == ["clip-000", "clip-001", "clip-001-mirrored"]
+
+
+def test_chunks_and_padding() -> None:
+    assert list(chunked(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    padded = pad_chunk([torch.zeros(2), torch.ones(2)], 4)
+    assert padded.tolist() == [[0, 0], [1, 1], [1, 1], [1, 1]]

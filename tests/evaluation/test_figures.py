@@ -1,0 +1,84 @@
+"""Pictures show what they are given, with units, and leave nothing behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import _pylab_helpers
+from matplotlib.figure import Figure
+
+from worldmodel.evaluation import figures
+
+FRAMES = torch.randint(0, 255, (2, 12, 3, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+
+
+def labels(figure: Figure) -> str:
+    return " ".join(text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel()))
+
+
+def test_metrics_are_read_where_they_are_and_not_where_they_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    assert figures.read_metrics(path) == {}
+    assert figures.loss_curves(path) is None
+    path.write_text("epoch,step,train/loss,name\n0,1,2.5,a\n0,2,,b\n0,3,1.5,c\n")
+    columns = figures.read_metrics(path)
+    assert list(columns) == ["train/loss"]
+    assert columns["train/loss"][0].tolist() == [1, 3]
+    assert columns["train/loss"][1].tolist() == [2.5, 1.5]
+    assert "optimizer step" in labels(figures.loss_curves(path))
+
+
+def test_an_empty_metrics_file_gives_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("")
+    assert figures.loss_curves(tmp_path / "metrics.csv") is None
+
+
+def test_depth_strip_has_four_rows_and_metres() -> None:
+    depth = np.random.default_rng(0).uniform(1, 9, (3, 4, 4))
+    figure = figures.depth_strip(FRAMES[0, :3], depth, depth + 0.1)
+    assert len(figure.axes) == 4 * 3 + 3
+    assert " m" in labels(figure)
+
+
+def test_surprise_block_shows_four_curves_and_the_change() -> None:
+    curves = np.arange(40.0).reshape(4, 10)
+    figure = figures.surprise_block(FRAMES, curves, [0.7], np.arange(10) / 8, "a block")
+    axes = figure.subfigs[1].axes[0]
+    assert len(axes.lines) == 5
+    assert axes.lines[2].get_ydata().tolist() == curves[2].tolist()
+    assert axes.lines[4].get_xdata() == [0.7, 0.7]
+
+
+def test_hidden_position_shades_hidden_frames() -> None:
+    hidden = np.zeros(12, dtype=bool)
+    hidden[4:7] = True
+    decoded = [(np.array([1, 5]), np.array([3.0, 4.0]))]
+    figure = figures.hidden_position([np.arange(12.0)], [hidden], decoded, 8.0, 1)
+    assert len(figure.axes[0].patches) == 3
+    assert "px" in labels(figure)
+
+
+def test_tokens_that_differ_get_colours_that_differ() -> None:
+    tokens = torch.zeros(4, 4, 5)
+    tokens[2:, :, 0] = 1
+    colours = figures.token_colours(tokens, (2, 2))
+    assert colours.shape == (4, 2, 2, 3)
+    assert np.abs(colours[0] - colours[3]).max() == pytest.approx(1)
+    assert np.array_equal(colours[0], colours[1])
+    assert figures.token_strip(FRAMES[0], [tokens], [(2, 2)]).axes
+
+
+def test_prediction_over_time_places_errors_at_the_end_of_the_step_predicted() -> None:
+    tokens = [torch.arange(12.0).view(12, 1, 1), torch.arange(6.0).view(6, 1, 1)]
+    predicted = [{1: tokens[0] + 1}, {1: tokens[1]}]
+    figure = figures.prediction_over_time(tokens, predicted, 8.0)
+    copied, model = figure.axes[0].lines
+    assert copied.get_ydata().tolist() == [1.0] * 11
+    assert model.get_ydata().tolist() == [0.0] * 11
+    assert figure.axes[1].lines[0].get_xdata()[0] == pytest.approx(3 / 8)
+
+
+def test_no_figure_is_kept_by_pyplot() -> None:
+    figures.prediction_over_time([torch.zeros(4, 1, 1)], [{1: torch.zeros(4, 1, 1)}], 8.0)
+    assert not _pylab_helpers.Gcf.figs

@@ -1,0 +1,174 @@
+"""The whole report: complete, finite, and the same to the bit however it is read."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from square_world import write_squares
+
+from worldmodel.errors import InputError
+from worldmodel.evaluation import report as room
+from worldmodel.evaluation.report import evaluate, evenly, finite, newest_checkpoint
+from worldmodel.evaluation.tables import summary_table
+
+
+@pytest.fixture(scope="module")
+def written(squares: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    evaluate(checkpoint, out, squares)
+    return out
+
+
+def load(folder: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"the report holds {constant}")
+
+    return json.loads((folder / "report.json").read_text(), parse_constant=refuse)
+
+
+def test_report_has_every_section_and_key(written: Path) -> None:
+    report = load(written)
+    sections = {"meta", "collapse", "prediction", "depth", "position", "velocity", "permanence"}
+    assert sections | {"surprise", "surprise_by_level"} <= set(report)
+    assert {"effective_rank", "rank_fraction", "min_std"} <= set(report["collapse"]["level1"])
+    ratios = {"copy_ratio", "running_mean_ratio", "ar1_ratio", "skill_ratio", "horizon_frames"}
+    assert ratios | {"error"} <= set(report["prediction"]["level1"]["h2"])
+    assert report["prediction"]["level1"]["h2"]["horizon_frames"] == 4
+    depth = {"rmse_m", "abs_rel", "delta1"}
+    assert depth | {"num_clips", "level", "objects", "mlp"} <= set(report["depth"])
+    assert set(report["depth"]["null"]) == {"untrained", "pixels", "mean"}
+    for part in ("visible", "hidden"):
+        section = report["position"][part]
+        assert {"r2", "mae_px", "num_frames", "level", "ci95_r2", "mlp"} <= set(section)
+        nulls = {"untrained", "copy_last_seen", "constant_velocity", "clock"}
+        assert set(section["null"]) == nulls
+        assert all({"r2", "mae_px"} == set(null) for null in section["null"].values())
+    assert {"r2", "level", "null"} <= set(report["velocity"])
+    assert {"accuracy", "auroc", "level", "num_steps", "null"} <= set(report["permanence"])
+    assert set(report["surprise"]) == {"reveal", "permanence", "overall"}
+    for section in report["surprise"].values():
+        keys = {"relative_accuracy", "ci95", "auroc", "num_blocks", "level", "horizon", "null"}
+        assert keys <= set(section)
+        assert set(section["null"]) == {"untrained", "copy", "pixels_short", "pixels_long"}
+        assert section["null"]["untrained"]["num_networks"] == 10
+        assert section["null"]["pixels_short"] == section["null"]["copy"] == 0.5
+    meta = report["meta"]
+    assert meta["data"]["split"] == "test"
+    assert (meta["data"]["num_clips"], meta["data"]["num_blocks"]) == (11, 6)
+    assert {"version", "git_commit", "packages", "checkpoint_sha256", "config"} <= set(meta)
+
+
+def test_truth_of_the_squares_is_read_right(written: Path) -> None:
+    """The square moves at constant velocity in a straight line: that null must be exact."""
+    position = load(written)["position"]
+    assert position["hidden"]["null"]["constant_velocity"]["r2"] == pytest.approx(1, abs=1e-6)
+    assert position["visible"]["null"]["constant_velocity"]["mae_px"] < 0.2
+    # Six test clips have a square; it is hidden for six frames, or three steps of level 1.
+    assert position["hidden"]["num_frames"] == 6 * (6, 3)[position["hidden"]["level"]]
+
+
+def test_report_is_the_same_to_the_bit_with_another_batch_size_and_workers(
+    squares: Path, checkpoint: Path, written: Path, tmp_path: Path
+) -> None:
+    evaluate(checkpoint, tmp_path, squares, batch_size=3, num_workers=1)
+    first, second = load(written), load(tmp_path)
+    del first["meta"], second["meta"]
+    assert first == second
+
+
+def test_pictures_and_text_are_written(written: Path) -> None:
+    pictures = {path.stem: path.stat().st_size for path in (written / "figures").glob("*.png")}
+    assert set(pictures) == {
+        "loss_curves",
+        "prediction_ratios",
+        "depth_strip",
+        "hidden_position",
+        "surprise_block",
+        "surprise_kinds",
+    }
+    assert min(pictures.values()) > 4096
+    text = (written / "report.md").read_text()
+    for title in (
+        "Prediction",
+        "Depth",
+        "Position, hidden",
+        "Violation of expectation",
+        "Protocol",
+    ):
+        assert f"## {title}" in text
+    assert "surprise, overall" in summary_table(load(written))
+
+
+def test_a_missing_checkpoint_is_named(squares: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no checkpoint at .*missing\.ckpt"):
+        evaluate(tmp_path / "missing.ckpt", tmp_path / "out", squares)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_without_blocks_is_refused_by_name(checkpoint: Path, tmp_path: Path) -> None:
+    root = tmp_path / "plain"
+    write_squares(root, {"train": 1, "val": 1, "test": 1}, {})
+    with pytest.raises(InputError, match=r"plain has no val/blocks-\*\.tar"):
+        evaluate(checkpoint, tmp_path / "out", root)
+
+
+def test_a_folder_without_an_index_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"index\.json"):
+        evaluate(checkpoint, tmp_path / "out", tmp_path)
+
+
+def test_videos_shorter_than_the_models_clips_are_refused(
+    squares: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = room.load_model(checkpoint)
+    longer = type(loaded.clip)(num_frames=32, fps=8.0, size=16)
+    object.__setattr__(loaded, "clip", longer)
+    monkeypatch.setattr(room, "load_model", lambda path: loaded)
+    with pytest.raises(InputError, match=r"clips of 32 frames at 8 fps.*has 16"):
+        evaluate(checkpoint, tmp_path, squares)
+
+
+def test_the_default_set_is_generated_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, squares: Path
+) -> None:
+    from worldmodel.world import generate
+
+    made = []
+
+    def fake(root: Path, **arguments: object) -> None:
+        made.append(arguments)
+        shutil.copytree(squares, root)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(generate, "generate", fake)
+    assert room.find_set(None) == Path("data/physics")
+    assert made == [{"num_clips": 700, "num_blocks": 20, "size": 64, "seed": 0}]
+    room.find_set(None)
+    assert len(made) == 1
+
+
+def test_a_number_that_is_not_finite_is_no_report() -> None:
+    with pytest.raises(ValueError, match=r"report\.a\[1\]\.b is nan"):
+        finite({"a": [0.0, {"b": math.nan}]})
+
+
+def test_evenly_takes_what_there_is_or_spreads_over_it() -> None:
+    assert evenly([1, 2, 3], 5) == [1, 2, 3]
+    assert evenly(list(range(10)), 4) == [0, 2, 5, 7]
+
+
+def test_newest_checkpoint_is_found_from_below_and_its_absence_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="make train"):
+        newest_checkpoint(tmp_path)
+    for number, name in enumerate(("version_0", "version_1")):
+        folder = tmp_path / "runs" / "tiny" / name / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "last.ckpt").touch()
+        os.utime(folder / "last.ckpt", (number, number))
+    below = tmp_path / "notebooks"
+    below.mkdir()
+    assert newest_checkpoint(below).parent.parent.name == "version_1"

@@ -1,0 +1,1 @@
+"""What a trained model knows: probes, surprise, collapse, each beside its nulls."""

@@ -1,0 +1,354 @@
+"""Pictures of what was measured. Every function returns a `Figure`; nothing global is touched.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any kind of
+colour vision can tell apart; depth and error use perceptually even maps.
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+)
+LEVEL_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
+DPI = 110
+
+
+def as_image(frame: Tensor) -> np.ndarray:
+    """uint8 `(C, H, W)` -> `(H, W, C)` for showing."""
+    return frame.permute(1, 2, 0).numpy()
+
+
+def _bare(axes: Any) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def read_metrics(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A run's `metrics.csv`: per column the global steps and values of the rows that have it.
+
+    Columns that are not numbers are left out; a file that is missing or empty gives nothing.
+    """
+    if not path.is_file():
+        return {}
+    columns: dict[str, list[tuple[float, float]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                try:
+                    columns.setdefault(name, []).append((float(row["step"]), float(text)))
+                except (KeyError, TypeError, ValueError):
+                    continue
+    return {
+        name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1])
+        for name, pairs in columns.items()
+        if pairs and name not in ("step", "epoch")
+    }
+
+
+def loss_curves(path: Path) -> Figure | None:
+    """Loss, and prediction error against copying, over a run; None where it left no metrics."""
+    columns = read_metrics(path)
+    losses = [name for name in columns if name.endswith("/loss")]
+    ratios = [name for name in columns if name.endswith(("copy_ratio", "skill_ratio"))]
+    if not losses and not ratios:
+        return None
+    figure = _figure(10.0, 4.0)
+    left, right = figure.subplots(1, 2)
+    for colour, name in zip(LEVEL_COLOURS * 4, losses, strict=False):
+        steps, values = columns[name]
+        marker = "o" if len(values) < 20 else None
+        left.plot(steps, values, color=colour, label=name, linewidth=1.2, marker=marker)
+    left.set(xlabel="optimizer step", ylabel="loss", title="Loss")
+    training = [name for name in ratios if name.startswith("train")] or ratios
+    for name in training:
+        # One colour per level; the ratio that counts is the full line.
+        level = re.search(r"level(\d+)", name)
+        colour = LEVEL_COLOURS[int(level[1]) % len(LEVEL_COLOURS)] if level else BLACK
+        line = "-" if "skill" in name else ":"
+        label = name.removeprefix("train/").removesuffix("_ratio")
+        right.plot(*columns[name], line, color=colour, label=label, linewidth=1.2)
+    right.axhline(1, color=BLACK, linewidth=0.8)
+    right.set(xlabel="optimizer step", ylabel="error / trivial predictor's", title="Prediction")
+    for axes in (left, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=6, ncols=2)
+    return figure
+
+
+def prediction_ratios(section: Mapping[str, Any]) -> Figure:
+    """Prediction error over that of each trivial predictor, by level and horizon.
+
+    Args:
+        section: the report's `prediction`.
+    """
+    names = {
+        "copy_ratio": "last state",
+        "running_mean_ratio": "mean so far",
+        "ar1_ratio": "AR(1) + last change",
+        "skill_ratio": "best of the three",
+    }
+    figure = _figure(10.0, 3.6)
+    places = [(level, horizon) for level in section for horizon in section[level]]
+    axes = figure.subplots()
+    x = np.arange(len(places))
+    for number, (name, label) in enumerate(names.items()):
+        values = [section[level][horizon][name] for level, horizon in places]
+        colour = (SKY, YELLOW, ORANGE, BLUE)[number]
+        axes.bar(x + 0.2 * (number - 1.5), values, 0.2, color=colour, label=label)
+    axes.axhline(1, color=BLACK, linewidth=0.8)
+    labels = [
+        f"{level} {horizon}\n{section[level][horizon]['horizon_frames']} frames"
+        for level, horizon in places
+    ]
+    axes.set_xticks(x, labels, fontsize=7)
+    axes.set(ylabel="error / error of", title="Prediction on test clips, below 1 is better")
+    axes.set_ylim(0, 1.15 * max(1.0, axes.get_ylim()[1]))
+    axes.legend(fontsize=7, ncols=4, loc="upper center")
+    return figure
+
+
+def depth_strip(frames: Tensor, true: np.ndarray, probed: np.ndarray) -> Figure:
+    """Frames, their true depth, the depth read from their tokens, and the error.
+
+    Args:
+        frames: uint8 `(n, C, H, W)`.
+        true: metres `(n, h, w)`.
+        probed: metres `(n, h, w)`.
+    """
+    count = len(frames)
+    figure = _figure(1.5 * count + 1, 6.0)
+    grid = figure.subplots(4, count, squeeze=False)
+    error = np.abs(probed - true)
+    far, worst = float(true.max()), float(np.percentile(error, 99)) or 1.0
+    rows = (
+        ("frame", None, None, 0.0),
+        ("true depth", true, "cividis_r", far),
+        ("from tokens", probed, "cividis_r", far),
+        ("|error|", error, "magma", worst),
+    )
+    for row, (title, maps, colours, top) in enumerate(rows):
+        for column in range(count):
+            axes = grid[row, column]
+            _bare(axes)
+            if maps is None:
+                axes.imshow(as_image(frames[column]))
+            else:
+                shown = axes.imshow(maps[column], cmap=colours, vmin=0, vmax=top)
+        grid[row, 0].set_ylabel(title)
+        if maps is not None:
+            figure.colorbar(shown, ax=list(grid[row]), label="m", shrink=0.8)
+    return figure
+
+
+def hidden_position(
+    true: Sequence[np.ndarray],
+    hidden: Sequence[np.ndarray],
+    decoded: Sequence[tuple[np.ndarray, np.ndarray]],
+    fps: float,
+    level: int,
+) -> Figure:
+    """Horizontal position of the tracked object over time, true and decoded, hidden times shaded.
+
+    Args:
+        true: per clip `(T,)` px.
+        hidden: per clip `(T,)`, the object is wholly hidden.
+        decoded: per clip frames and px.
+        fps: frames per second.
+        level: whose context state was read.
+    """
+    figure = _figure(2.9 * len(true) + 0.6, 3.0)
+    for number, (axes, x) in enumerate(
+        zip(figure.subplots(1, len(true), squeeze=False)[0], true, strict=True)
+    ):
+        seconds = np.arange(len(x)) / fps
+        for frame in np.flatnonzero(hidden[number]):
+            axes.axvspan((frame - 0.5) / fps, (frame + 0.5) / fps, color="0.85", linewidth=0)
+        axes.plot(seconds, x, color=BLACK, label="true")
+        frames, px = decoded[number]
+        axes.plot(frames / fps, px, "o", color=RED, markersize=4, label=f"level {level} state")
+        axes.set_xlabel("time, s")
+        if number == 0:
+            axes.set_ylabel("x in the image, px")
+            axes.legend(fontsize=7)
+    figure.suptitle("Where is the object? (grey: wholly hidden)", fontsize=10)
+    return figure
+
+
+def surprise_block(
+    worlds: Tensor,
+    curves: np.ndarray,
+    event_seconds: Sequence[float],
+    seconds: np.ndarray,
+    title: str,
+) -> Figure:
+    """Surprise over time of the possible and impossible clips of one block, over its frames.
+
+    Args:
+        worlds: uint8 `(2, T, C, H, W)`, A and B.
+        curves: `(4, steps)`, of AA, BB, AB, BA.
+        event_seconds: when the impossible clips change worlds.
+        seconds: `(steps,)`, the time at which each step ends.
+        title: above the picture.
+    """
+    count = 10
+    chosen = np.linspace(0, worlds.shape[1] - 1, count).astype(int)
+    figure = _figure(11.0, 5.0)
+    strips, plot = np.asarray(figure.subfigures(2, 1, height_ratios=[1, 1.5]))
+    grid = strips.subplots(2, count)
+    for row, name in enumerate("AB"):
+        for column, frame in enumerate(chosen):
+            _bare(grid[row, column])
+            grid[row, column].imshow(as_image(worlds[row, frame]))
+        grid[row, 0].set_ylabel(f"world {name}")
+    axes = plot.subplots()
+    styles = (
+        ("AA, possible", BLUE, "-"),
+        ("BB, possible", SKY, "-"),
+        ("AB, impossible", RED, "--"),
+        ("BA, impossible", ORANGE, "--"),
+    )
+    for (label, colour, line), curve in zip(styles, curves, strict=True):
+        axes.plot(seconds, curve, line, color=colour, label=label)
+    for number, event in enumerate(event_seconds):
+        axes.axvline(
+            event,
+            color=BLACK,
+            linewidth=0.8,
+            linestyle=":",
+            label="change of worlds, hidden" if number == 0 else None,
+        )
+    axes.set(xlabel="time, s", ylabel="surprise (mean squared error)", title=title)
+    axes.set_xlim(0, None)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def surprise_kinds(section: Mapping[str, Any]) -> Figure:
+    """Relative accuracy of every kind with its interval, beside untrained networks and chance.
+
+    Args:
+        section: the report's `surprise`.
+    """
+    kinds = list(section)
+    figure = _figure(9.0, 3.6)
+    axes = figure.subplots()
+    x = np.arange(len(kinds))
+    score = np.array([section[kind]["relative_accuracy"] for kind in kinds])
+    interval = np.array([section[kind]["ci95"] for kind in kinds])
+    untrained = [section[kind]["null"]["untrained"] for kind in kinds]
+    reach = np.clip(np.stack([score - interval[:, 0], interval[:, 1] - score]), 0, None)
+    axes.bar(x - 0.2, score, 0.4, color=BLUE, yerr=reach, capsize=3, label="model, 95 % interval")
+    axes.bar(
+        x + 0.2,
+        [null["mean"] for null in untrained],
+        0.4,
+        color="0.7",
+        yerr=[null["std"] for null in untrained],
+        capsize=3,
+        label=f"{untrained[0]['num_networks']} untrained networks, 1 sigma",
+    )
+    axes.axhline(0.5, color=BLACK, linewidth=0.8, linestyle=":", label="chance")
+    axes.set_xticks(
+        x, [f"{kind}\n{section[kind]['num_blocks']} blocks" for kind in kinds], fontsize=8
+    )
+    axes.set(ylabel="relative accuracy", ylim=(0, 1.25), title="Impossible more surprising")
+    axes.legend(fontsize=7, ncols=3, loc="upper center")
+    return figure
+
+
+def token_colours(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
+    """Three main directions of tokens as red, green and blue.
+
+    Args:
+        tokens: `(T, N, D)` of one clip.
+        grid: rows and columns of the N tokens.
+
+    Returns:
+        `(T, rows, columns, 3)`, 0 to 1; fewer than three directions leave a colour at one half.
+    """
+    flat = tokens.double().flatten(0, 1)
+    centred = flat - flat.mean(0)
+    _, _, directions = np.linalg.svd(centred.numpy(), full_matrices=False)
+    along = centred.numpy() @ directions[:3].T
+    low, high = np.percentile(along, [2, 98], axis=0)
+    colours = np.full((len(flat), 3), 0.5)
+    colours[:, : along.shape[1]] = np.clip((along - low) / np.maximum(high - low, 1e-9), 0, 1)
+    return colours.reshape(len(tokens), *grid, 3)
+
+
+def token_strip(
+    frames: Tensor, tokens: Sequence[Tensor], grids: Sequence[tuple[int, int]]
+) -> Figure:
+    """Frames of a clip over the tokens of each level, coloured by their three main directions.
+
+    Args:
+        frames: uint8 `(T, C, H, W)`.
+        tokens: per level `(T_l, N_l, D_l)`.
+        grids: per level rows and columns.
+    """
+    count = 8
+    figure = _figure(11.0, 1.45 * (len(tokens) + 1))
+    axes = figure.subplots(len(tokens) + 1, count)
+    chosen = np.linspace(0, len(frames) - 1, count).astype(int)
+    for column, frame in enumerate(chosen):
+        axes[0, column].imshow(as_image(frames[frame]))
+        axes[0, column].set_title(f"frame {frame}", fontsize=8)
+    axes[0, 0].set_ylabel("frames")
+    for level, (values, grid) in enumerate(zip(tokens, grids, strict=True)):
+        colours = token_colours(values, grid)
+        span = len(frames) // len(values)
+        for column, frame in enumerate(chosen):
+            axes[level + 1, column].imshow(colours[min(frame // span, len(values) - 1)])
+        axes[level + 1, 0].set_ylabel(f"level {level}")
+    for each in axes.flat:
+        _bare(each)
+    return figure
+
+
+def prediction_over_time(
+    tokens: Sequence[Tensor], predicted: Sequence[Mapping[int, Tensor]], fps: float
+) -> Figure:
+    """Error of prediction and of copying at each level's longest horizon, over one clip.
+
+    Args:
+        tokens: per level `(T_l, N_l, D_l)`.
+        predicted: per level and horizon h `(T_l, N_l, D_l)`, entry τ for step τ + h.
+        fps: frames per second.
+    """
+    figure = _figure(3.6 * len(tokens), 3.0)
+    panels = figure.subplots(1, len(tokens), squeeze=False)[0]
+    frames = len(tokens[0])
+    for level, (axes, values) in enumerate(zip(panels, tokens, strict=True)):
+        horizon, span = max(predicted[level]), frames // len(values)
+        target = values[horizon:]
+        seconds = ((np.arange(len(target)) + horizon + 1) * span - 1) / fps
+        for guess, colour, label in (
+            (values, ORANGE, "copy"),
+            (predicted[level][horizon], BLUE, "prediction"),
+        ):
+            error = (guess[: len(target)] - target).square().mean((1, 2)).numpy()
+            axes.plot(seconds, error, "o-", markersize=3, color=colour, label=label)
+        axes.set(xlabel="time, s", title=f"level {level}, {horizon * span / fps:g} s ahead")
+        axes.set_ylim(0, None)
+    panels[0].set_ylabel("mean squared error")
+    panels[0].legend(fontsize=7)
+    return figure

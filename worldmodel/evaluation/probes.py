@@ -1,0 +1,258 @@
+"""Probes: small heads on frozen features, and the scores they are judged by.
+
+The linear probe is ridge regression in closed form from moments kept in float64, so it does not
+depend on the order or grouping of its rows beyond rounding, and there is nothing to tune but one
+strength, which validation rows choose.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# Ridge strengths as a share of the variance of a standardised feature: from nearly none to ten
+# times the data's own weight. Tokens of short training runs needed 0.03 to 30.
+STRENGTHS = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
+ROWS_PER_STEP = 4096
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """`y = x @ weight + bias`.
+
+    Attributes:
+        weight: float64 `(F, K)`.
+        bias: float64 `(K,)`.
+        strength: the ridge strength it was fitted with.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    strength: float
+
+    def __call__(self, features: Tensor) -> np.ndarray:
+        """Predict float64 `(n, K)` from `(n, F)`."""
+        parts = [rows.double() @ self.weight for rows in features.split(ROWS_PER_STEP)]
+        if not parts:
+            return np.zeros((0, len(self.bias)))
+        return (torch.cat(parts) + self.bias).numpy()
+
+
+class Moments:
+    """First and second moments of features and targets: enough for every ridge strength.
+
+    Args:
+        num_features: width F of the features.
+        num_targets: width K of the targets.
+    """
+
+    def __init__(self, num_features: int, num_targets: int) -> None:
+        self.count = 0
+        size = num_features + num_targets
+        self.num_features = num_features
+        self.total = torch.zeros(size, dtype=torch.float64)
+        self.second = torch.zeros(num_features, size, dtype=torch.float64)
+
+    def add(self, features: Tensor, targets: np.ndarray) -> None:
+        """Take in `(n, F)` features and `(n, K)` targets."""
+        wanted = torch.from_numpy(np.asarray(targets, dtype=np.float64))
+        for start in range(0, len(features), ROWS_PER_STEP):
+            part = slice(start, start + ROWS_PER_STEP)
+            rows = features[part].double()
+            both = torch.cat([rows, wanted[part]], dim=1)
+            self.count += len(rows)
+            self.total += both.sum(0)
+            self.second += rows.T @ both
+
+    def solve(self, strengths: Sequence[float]) -> list[LinearProbe]:
+        """Ridge solutions on standardised features; the intercept is not penalised."""
+        width = self.num_features
+        mean = self.total / self.count
+        covariance = self.second / self.count - torch.outer(mean[:width], mean)
+        variance = covariance[:, :width].diagonal().clone()
+        # A feature that never varies gets no weight instead of an infinite one.
+        scale = torch.where(variance > 1e-12 * variance.max(), variance, torch.inf).rsqrt()
+        gram = covariance[:, :width] * scale * scale[:, None]
+        moment = covariance[:, width:] * scale[:, None]
+        probes = []
+        for strength in strengths:
+            ridged = gram.clone()
+            ridged.diagonal().add_(strength)
+            factor = torch.linalg.cholesky(ridged)
+            weight = torch.cholesky_solve(moment, factor) * scale[:, None]
+            probes.append(LinearProbe(weight, mean[width:] - mean[:width] @ weight, strength))
+        return probes
+
+
+def fit_ridge(
+    train: tuple[Tensor, np.ndarray],
+    val: tuple[Tensor, np.ndarray],
+    strengths: Sequence[float] = STRENGTHS,
+) -> tuple[LinearProbe, float]:
+    """Fit a linear probe on training rows, its strength chosen on validation rows.
+
+    Args:
+        train: features `(n, F)` and targets `(n, K)`.
+        val: the same for the rows that choose.
+        strengths: ridge strengths to choose from; ties go to the stronger.
+
+    Returns:
+        The probe, and its mean squared error on the validation rows.
+    """
+    moments = Moments(train[0].shape[1], train[1].shape[1])
+    moments.add(*train)
+    probes = moments.solve(strengths)
+    errors = [float(np.mean((probe(val[0]) - val[1]) ** 2)) for probe in probes]
+    best = min(range(len(probes)), key=lambda i: (errors[i], -probes[i].strength))
+    return probes[best], errors[best]
+
+
+class MlpProbe:
+    """One hidden layer of GELUs on standardised features: what a linear probe leaves unread.
+
+    Args:
+        train: features `(n, F)` and targets `(n, K)`.
+        val: rows on which the pass is chosen at which training stops being useful.
+        hidden: width of the hidden layer.
+        passes: passes over the training rows.
+        seed: of weights and order.
+    """
+
+    def __init__(
+        self,
+        train: tuple[Tensor, np.ndarray],
+        val: tuple[Tensor, np.ndarray],
+        hidden: int = 128,
+        passes: int = 12,
+        seed: int = 0,
+    ) -> None:
+        features, targets = train[0].float(), torch.from_numpy(train[1]).float()
+        self.mean, self.scale = features.mean(0), features.std(0) + 1e-6
+        self.target_mean, self.target_scale = targets.mean(0), targets.std() + 1e-6
+        generator = torch.Generator().manual_seed(seed)
+        self.network = _mlp(features.shape[1], hidden, targets.shape[1], generator)
+        wanted = (targets - self.target_mean) / self.target_scale
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=2e-3, weight_decay=0.05)
+        best, chosen = float("inf"), self.network.state_dict()
+        for _ in range(passes):
+            for rows in torch.randperm(len(features), generator=generator).split(256):
+                standard = (features[rows] - self.mean) / self.scale
+                loss = nn.functional.mse_loss(self.network(standard), wanted[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            error = float(np.mean((self(val[0]) - val[1]) ** 2))
+            if error < best:
+                best = error
+                chosen = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(chosen)
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor) -> np.ndarray:
+        """Predict float64 `(n, K)` from `(n, F)`."""
+        standard = (features.float() - self.mean) / self.scale
+        return (self.network(standard) * self.target_scale + self.target_mean).double().numpy()
+
+
+def _mlp(inputs: int, hidden: int, outputs: int, generator: torch.Generator) -> nn.Sequential:
+    layers = [
+        nn.utils.skip_init(nn.Linear, *size) for size in ((inputs, hidden), (hidden, outputs))
+    ]
+    for layer in layers:
+        # Weights come from the probe's own generator; the global one stays as it is.
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layers[0], nn.GELU(), layers[1])
+
+
+def r2_score(predicted: np.ndarray, true: np.ndarray) -> float:
+    """1 - squared error / spread of the truth, both summed over rows and columns.
+
+    At most 1; 0 for the best constant; 0 as well where the truth does not vary at all.
+    """
+    spread = float(((true - true.mean(0)) ** 2).sum())
+    if spread == 0:
+        return 0.0
+    return 1 - float(((predicted - true) ** 2).sum()) / spread
+
+
+def mean_distance(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean absolute error over rows and columns, in the truth's unit."""
+    return float(np.abs(predicted - true).mean())
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Share of (positive, negative) pairs in which the positive scores higher; ties count half.
+
+    0.5 where one of the classes is empty: there is nothing to tell apart.
+    """
+    positive = positive.astype(bool)
+    high, low = np.sort(scores[positive]), np.sort(scores[~positive])
+    if not len(high) or not len(low):
+        return 0.5
+    below = np.searchsorted(low, high, side="left").sum()
+    equal = np.searchsorted(low, high, side="right").sum() - below
+    return float((below + 0.5 * equal) / (len(high) * len(low)))
+
+
+def depth_scores(predicted: np.ndarray, true: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """The usual depth metrics without any alignment, on the cells that are `valid`.
+
+    Eigen et al. 2014 (https://arxiv.org/abs/1406.2283), section 4: root of the mean squared error
+    in metres; mean of |error| / truth; share of cells within a factor of 1.25 of the truth.
+
+    Args:
+        predicted: metres, positive.
+        true: metres, positive where `valid`.
+        valid: which cells count.
+    """
+    guess, truth = predicted[valid], true[valid]
+    return {
+        "rmse_m": float(np.sqrt(np.mean((guess - truth) ** 2))),
+        "abs_rel": float(np.mean(np.abs(guess - truth) / truth)),
+        "delta1": float(np.mean(np.maximum(guess / truth, truth / guess) < 1.25)),
+    }
+
+
+def bootstrap_groups(
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    groups: np.ndarray,
+    combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    seed: int = 0,
+    resamples: int = 2000,
+) -> list[float]:
+    """95 % interval of a ratio of sums, resampling whole groups.
+
+    Rows of one clip are not independent, so clips are resampled and not rows.
+
+    Args:
+        numerator: `(n,)`, such as squared errors.
+        denominator: `(n,)`, such as squared distances from the mean, or ones.
+        groups: `(n,)`, the clip or block of each row, whole numbers from 0.
+        combine: the score from both sums.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    _, number = np.unique(groups, return_inverse=True)
+    top, bottom = np.bincount(number, numerator), np.bincount(number, denominator)
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(0, len(top), size=(resamples, len(top)))
+    top_sums, bottom_sums = top[rows].sum(1), bottom[rows].sum(1)
+    usable = bottom_sums > 0
+    if not usable.any():
+        return [0.0, 0.0]
+    low, high = np.percentile(combine(top_sums[usable], bottom_sums[usable]), [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def r2_interval(predicted: np.ndarray, true: np.ndarray, groups: np.ndarray) -> list[float]:
+    """95 % interval of `r2_score`, resampling clips; spread around the mean of all rows."""
+    return bootstrap_groups(
+        ((predicted - true) ** 2).sum(1),
+        ((true - true.mean(0)) ** 2).sum(1),
+        groups,
+        lambda error, spread: 1 - error / spread,
+    )

@@ -1,0 +1,66 @@
+"""Where a report comes from: which model, which set, which code."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import worldmodel
+from worldmodel.evaluation.features import Block
+from worldmodel.models.checkpoint import LoadedModel
+
+# Index hash of the default set as first generated (x86-64, the pinned renderer). Another CPU may
+# round rays differently; the report says so instead of comparing unlike with like.
+REFERENCE_INDEX_SHA256 = "470a6f65ff39687eae3f050294204da59e30c04d02e5d8ef8f25d72eb66d3f82"
+PACKAGES = ("torch", "lightning", "numpy", "av", "mujoco-core", "torchmetrics", "matplotlib")
+
+
+def describe(
+    model: LoadedModel,
+    index: str,
+    blocks: Mapping[str, Sequence[Block]],
+    counts: Mapping[str, int],
+) -> dict[str, Any]:
+    """The section `meta`: what was evaluated, on what, with what."""
+    return {
+        "version": worldmodel.__version__,
+        "git_commit": git_commit(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "checkpoint_sha256": model.sha256,
+        "global_step": model.global_step,
+        "config": model.config,
+        "data": {
+            "index_sha256": index,
+            "split": "test",
+            "num_clips": counts["num_test_clips"],
+            "num_blocks": len(blocks["test"]),
+            "num_val_blocks": len(blocks["val"]),
+            "reference_hash_equal": index == REFERENCE_INDEX_SHA256,
+            **counts,
+        },
+    }
+
+
+def git_commit() -> str:
+    """Commit of the source tree this package lies in, or `unknown`."""
+    folder = Path(worldmodel.__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def package_version(name: str) -> str:
+    """Installed version of a package, or `missing`."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
