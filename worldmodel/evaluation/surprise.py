@@ -273,9 +273,9 @@ def kind_mean(wins: np.ndarray, kinds: np.ndarray) -> float:
 def choose_place(scores: BlockScores, spans: Sequence[int]) -> Place:
     """Level and horizon of the headline, from validation blocks.
 
-    Of the places within one standard error of the highest mean relative accuracy over kinds, the one
-    that looks farthest ahead in frames, and of these the lowest level (the one-standard-error rule
-    of Breiman et al. 1984, section 3.4.3): with a few dozen blocks the very highest of nine is
+    Of the places within one standard error of the highest mean relative accuracy over kinds, the
+    one that looks farthest ahead in frames, and of these the lowest level (the one-standard-error
+    rule of Breiman et al. 1984, section 3.4.3): with a few dozen blocks the very highest of nine is
     mostly luck.
     """
     places = [place for place in scores.curves if isinstance(place, tuple)]
