@@ -1,5 +1,6 @@
 """What several rooms' tests share: a small hierarchy and its clips."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from worldmodel.data.shards import write_shard
 from worldmodel.data.video import encode_video
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
+
+# Lightning's log handler keeps the captured stderr of the first test that trained, which pytest has
+# closed since; logging would print a traceback about that into the stderr of later tests.
+logging.raiseExceptions = False
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_mistakes__one_line_that_names_the_culprit(args, named, tmp_path, monkey
     lines = capsys.readouterr().err.strip().splitlines()
     errors = [line for line in lines if line.startswith("worldmodel: error: ")]
     assert len(errors) == 1 and named in errors[0]
-    assert not any("Traceback" in line for line in lines)
+    assert not any("Traceback" in line for line in lines), "\n".join(lines)
 
 
 def test_pack__empty_folder_and_a_file_that_is_no_video(tmp_path, capsys):

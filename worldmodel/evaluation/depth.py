@@ -82,7 +82,8 @@ class DepthSamples:
         for clip in clips:
             chosen = range(FRAME_STEP // 2, len(clip.frames), FRAME_STEP)
             metres, hit, objects = depth_cells(clip.truth, chosen, self.grid)
-            self.frames.append(clip.frames[chosen.start :: FRAME_STEP])
+            # A copy: a view would keep all frames of every clip in memory.
+            self.frames.append(clip.frames[chosen.start :: FRAME_STEP].clone())
             self.metres.append(metres)
             self.hit.append(hit)
             self.objects.append(objects)
