@@ -30,10 +30,10 @@ def test_camera_poses_are_rotations_that_look_at_the_stage():
         assert (rotation[:, 2, 1] < 0).all(), "y of the image must point down"
 
 
-def test_four_of_five_cameras_move():
+def test_half_of_the_cameras_move():
     cameras = [draw_camera(np.random.default_rng(seed)) for seed in range(200)]
     moving = np.mean([np.ptp(camera.places, axis=0).max() > 0 for camera in cameras])
-    assert 0.7 < moving < 0.9
+    assert 0.4 < moving < 0.6
 
 
 def test_line_of_sight_meets_plane(camera):

@@ -98,10 +98,12 @@ def _block(task: Task, rng: np.random.Generator) -> Members | None:
     casters = [RayCaster(scene, simulate(scene), task.size) for scene in (pair.a, pair.b)]
     hits = [first_hits(caster) for caster in casters]
     # Rays through the pixels' centres cost a fifth of a picture; most bad draws end here.
-    if hidden_windows(_same_surfaces(pair, hits), pair) is None:
+    same_surfaces = _same_surfaces(pair, hits)
+    if hidden_windows(same_surfaces, pair) is None:
         return None
     a, b = (render(caster, hit) for caster, hit in zip(casters, hits, strict=True))
-    windows = hidden_windows(_same_frames(a, b), pair)
+    # A sliver of the body may have the colour of what lies behind it: pictures alone do not tell.
+    windows = hidden_windows(same_surfaces & _same_frames(a, b), pair)
     if windows is None:
         return None
     members: Members = {}
