@@ -24,7 +24,7 @@ from worldmodel.errors import InputError
 from worldmodel.world.blocks import HIDDEN_KINDS
 from worldmodel.world.samples import Members, Task, make_sample
 
-CLIPS_PER_SHARD = 24
+CLIPS_PER_SHARD = 32
 BLOCKS_PER_SHARD = 12
 # Arguments of an unfinished run, so that it is never continued with others.
 UNFINISHED_NAME = ".unfinished.json"
