@@ -182,4 +182,5 @@ def say(message: str) -> None:
     print(message, flush=True)
 
 
+# TF32 on GPUs that have it; nothing changes on a CPU.
 torch.set_float32_matmul_precision("high")
