@@ -39,7 +39,7 @@ def test_sigreg__is_the_epps_pulley_integral(normal):
         weight = math.exp(-(t**2) / 2)
         real, imaginary = angle.cos().mean() - weight, angle.sin().mean()
         loss += weight * float(real**2 + imaginary**2)
-    assert float(SIGReg()(rows, seed=3)) == pytest.approx(loss, rel=1e-4)
+    assert float(SIGReg(covariance=0.0)(rows, seed=3)) == pytest.approx(loss, rel=1e-4)
 
 
 def test_sigreg__does_not_depend_on_the_number_of_rows(normal):
@@ -69,7 +69,26 @@ def test_sigreg__gradient_descent_makes_rows_normal():
     torch.testing.assert_close(torch.cov(rows.detach().T), torch.eye(4), rtol=0, atol=0.3)
 
 
+def test_sigreg__sees_variance_that_few_directions_carry():
+    # Half of all variance in 4 of 128 dimensions: slices average it away, the covariance does not.
+    generator = torch.Generator().manual_seed(0)
+    variance = torch.full((128,), 0.5)
+    variance[:4] = 16.5
+    variance *= 128 / variance.sum()
+    isotropic = torch.randn(20000, 128, generator=generator)
+    skewed = isotropic * variance.sqrt()
+    slices = SIGReg(covariance=0.0)
+    assert slices(skewed, seed=1) < 0.03
+    covariance = torch.cov(skewed.T, correction=0)
+    expected = 0.05 * float((covariance - torch.eye(128)).square().sum()) / 128
+    both = SIGReg(covariance=0.05)
+    assert float(both(skewed, seed=1) - slices(skewed, seed=1)) == pytest.approx(expected, rel=1e-3)
+    assert both(skewed, seed=1) > 10 * both(isotropic, seed=1)
+
+
 def test_sigreg__refuses_what_makes_no_sense():
+    with pytest.raises(InputError, match="covariance weight"):
+        SIGReg(covariance=-1.0)
     with pytest.raises(InputError, match="at least one direction"):
         SIGReg(num_directions=0)
 
