@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from worldmodel.world.render import RayCaster
 from worldmodel.world.scenes import (
     LOOK_AT,
     NUM_BODIES,
@@ -14,6 +15,8 @@ from worldmodel.world.scenes import (
     draw_colours,
     free_scene,
 )
+from worldmodel.world.simulate import simulate
+from worldmodel.world.visibility import covered_frames, runs_of
 
 
 def test_camera_poses_are_rotations_that_look_at_the_stage():
@@ -30,10 +33,10 @@ def test_camera_poses_are_rotations_that_look_at_the_stage():
         assert (rotation[:, 2, 1] < 0).all(), "y of the image must point down"
 
 
-def test_half_of_the_cameras_move():
+def test_a_quarter_of_the_cameras_move():
     cameras = [draw_camera(np.random.default_rng(seed)) for seed in range(200)]
     moving = np.mean([np.ptp(camera.places, axis=0).max() > 0 for camera in cameras])
-    assert 0.4 < moving < 0.6
+    assert 0.15 < moving < 0.35
 
 
 def test_line_of_sight_meets_plane(camera):
@@ -63,10 +66,23 @@ def test_free_scenes_fill_every_slot_and_vary():
     assert {len(scene.slabs) for scene in scenes} == {NUM_SLABS}
     assert {sum(body.present for body in scene.bodies) for scene in scenes} == {3, 4, 5}
     screens = [slab for scene in scenes for slab in scene.slabs if slab.present]
-    assert 0.2 < np.mean([screen.moving for screen in screens]) < 0.6
+    assert 0.6 < np.mean([screen.moving for screen in screens]) < 0.9
     bodies = [body for scene in scenes for body in scene.bodies if body.present]
     assert len({body.category for body in bodies}) == 5
     assert 0.2 < np.mean([body.friction[1] > 0 for body in bodies]) < 0.8, "some roll to a stop"
+
+
+def test_free_scenes_play_peekaboo():
+    hidden_and_back = 0
+    for seed in range(12):
+        scene = free_scene(np.random.default_rng(seed))
+        caster = RayCaster(scene, simulate(scene), 32)
+        for slot, body in enumerate(scene.bodies):
+            if not body.present:
+                continue
+            hidden = runs_of(covered_frames(caster, slot))
+            hidden_and_back += sum(stop - start >= 4 and stop < 64 for start, stop in hidden)
+    assert hidden_and_back >= 12, "less than one body a scene vanishes and comes back"
 
 
 def test_colours_of_one_scene_are_told_apart():
