@@ -124,7 +124,7 @@ def generate_arguments(parser: ArgumentParser) -> None:
     """Make a set of the physics world: videos whose truth is known, and matched blocks."""
     parser.add_argument("--out", type=str, required=True, help="folder of the set")
     parser.add_argument(
-        "--num_clips", type=int, default=700, help="training clips; a tenth each beside them"
+        "--num_clips", type=int, default=1000, help="training clips; a tenth each beside them"
     )
     parser.add_argument(
         "--num_blocks", type=int, default=20, help="test blocks per kind; half for validation"

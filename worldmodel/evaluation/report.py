@@ -63,9 +63,9 @@ from worldmodel.models.checkpoint import LoadedModel, load_model
 from worldmodel.models.hierarchy import Hierarchy
 
 DEFAULT_DATA = Path("data/physics")
-DEFAULT_SET = {"num_clips": 700, "num_blocks": 20, "size": 64, "seed": 0}
+DEFAULT_SET = {"num_clips": 1000, "num_blocks": 20, "size": 64, "seed": 0}
 # Training clips for probes and trivial predictors. Event clips count twice, mirrored as well.
-EVENT_CLIPS, FREE_CLIPS = 600, 150
+EVENT_CLIPS, FREE_CLIPS = 700, 150
 NUM_UNTRAINED = 10
 SPLITS = ("train", "val", "test")
 

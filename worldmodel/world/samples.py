@@ -18,6 +18,8 @@ from worldmodel.world.visibility import covered_frames, longest_run, runs_of
 Members = dict[str, bytes]
 
 FREE_SHARE = 0.3
+# `reveal` is drawn twice as often as any other kind: memory is asked for in its last second alone.
+KIND_WEIGHTS = np.array([2.0 if kind == "reveal" else 1.0 for kind in HIDDEN_KINDS])
 # What differs must be seen in this many frames before, between and after the hidings ...
 MIN_FRAMES_SEEN = 5
 # ... and this many frames (3/4 s) must remain after the last one.
@@ -77,7 +79,7 @@ def _clip(task: Task, rng: np.random.Generator) -> Members:
         footage = render(RayCaster(scene, simulate(scene), task.size))
         metadata: dict[str, Any] = {}
     else:
-        kind = str(rng.choice(list(HIDDEN_KINDS)))
+        kind = str(rng.choice(list(HIDDEN_KINDS), p=KIND_WEIGHTS / KIND_WEIGHTS.sum()))
         pair = HIDDEN_KINDS[kind](rng)
         world = "ab"[rng.integers(2)]
         scene = pair.a if world == "a" else pair.b
