@@ -225,15 +225,15 @@ def absent_slab() -> Slab:
 def draw_room(rng: np.random.Generator, light_x: float = 1.6) -> Room:
     """A room; the light stands on the camera's side, so that shadows fall behind their screens.
 
-    Three floors of four and one wall of four are patterned. On plain ones every edge belongs to a
+    Four floors of five and two walls of five are patterned. On plain ones every edge belongs to a
     body or a screen, and random convolutions then tell depth as well as learned ones.
     """
     return Room(
         floor_colour=as_vector(rng.uniform(0.4, 0.75, 3) * [1.0, 0.97, 0.92]),
         wall_colour=as_vector(rng.uniform(0.35, 0.75, 3)),
         tiles_per_metre=rng.uniform(1.0, 2.4),
-        contrast=rng.uniform(0.1, 0.35) * (rng.random() < 0.75),
-        bands_per_metre=rng.uniform(0.6, 2.0) * (rng.random() < 0.25),
+        contrast=rng.uniform(0.15, 0.45) * (rng.random() < 0.8),
+        bands_per_metre=rng.uniform(0.6, 2.0) * (rng.random() < 0.4),
         light=(rng.uniform(-light_x, light_x), rng.uniform(-3.4, -1.8), rng.uniform(5.0, 7.0)),
     )
 
