@@ -1,11 +1,13 @@
 """The command line and nothing else: what a person types, and errors in one line."""
 
+import json
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
@@ -122,21 +124,36 @@ def run(args: list[str]) -> int:
 
 def generate_arguments(parser: ArgumentParser) -> None:
     """Make a set of the physics world: videos whose truth is known, and matched blocks."""
+    from worldmodel.world.style import Mix
+
     parser.add_argument("--out", type=str, required=True, help="folder of the set")
     parser.add_argument(
         "--num_clips", type=int, default=1000, help="training clips; a tenth each beside them"
     )
     parser.add_argument(
-        "--num_blocks", type=int, default=20, help="test blocks per kind; half for validation"
+        "--num_blocks",
+        type=int,
+        default=20,
+        help="test blocks per kind; half as many for validation and for unseen looks (ood)",
     )
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes")
+    parser.add_argument(
+        "--leave_out",
+        type=str,
+        nargs="*",
+        default=[],
+        help="kinds whose events are not shown in training and validation clips",
+    )
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser.add_class_arguments(Mix, "mix", help="shares of what scenes show, 0 to 1")
     parser.add_argument("--processes", type=int, default=None, help="default: one per core")
 
 
 def generate(config: Namespace) -> None:
     """Run `generate`."""
     from worldmodel.world.generate import generate
+    from worldmodel.world.style import Mix
 
     generate(
         Path(config.out),
@@ -145,6 +162,8 @@ def generate(config: Namespace) -> None:
         size=config.size,
         seed=config.seed,
         processes=config.processes,
+        mix=Mix(**config.mix),
+        leave_out=config.leave_out,
     )
 
 
@@ -169,13 +188,37 @@ def inspect_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=str, default="contact-sheet.png", help="where the picture goes"
     )
+    parser.add_argument(
+        "--blocks", type=str, default=None, help="folder for a picture of each kind of block"
+    )
 
 
 def inspect(config: Namespace) -> None:
     """Run `inspect`."""
     from worldmodel.data.inspect import inspect_shards
 
-    print(inspect_shards(config.shards, Path(config.out)))
+    blocks = None if config.blocks is None else Path(config.blocks)
+    print(inspect_shards(config.shards, Path(config.out), blocks))
+
+
+def bench_arguments(parser: ArgumentParser) -> None:
+    """Measure speed, as ratios against references in the same run."""
+    parser.add_argument("what", type=Literal["generate"], help="what is measured")
+    parser.add_argument("--out", type=str, default=None, help="JSON file of all figures")
+    parser.add_argument("--num_clips", type=int, default=48, help="per size and version")
+
+
+def bench(config: Namespace) -> None:
+    """Run `bench`."""
+    from worldmodel.world.bench import bench_generate, bench_table
+
+    report = bench_generate(config.num_clips)
+    if config.out is not None:
+        try:
+            Path(config.out).write_text(json.dumps(report, indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {config.out}: {error.strerror or error}") from error
+    print(bench_table(report))
 
 
 def evaluate_arguments(parser: ArgumentParser) -> None:
@@ -210,4 +253,5 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "pack": (pack_arguments, pack),
     "inspect": (inspect_arguments, inspect),
     "evaluate": (evaluate_arguments, evaluate),
+    "bench": (bench_arguments, bench),
 }

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,10 @@ import pytest
 from patterns import clip_members, moving_pattern
 from PIL import Image
 
+from worldmodel.clips import Truth
 from worldmodel.data.inspect import inspect_shards
 from worldmodel.data.shards import write_shard
+from worldmodel.data.truth import encode_truth
 from worldmodel.data.video import encode_video
 from worldmodel.errors import InputError
 
@@ -21,12 +24,14 @@ def test_inspect__says_what_is_there_and_draws_it(uneven_shards: Path, tmp_path:
     assert "sizes: 32x32: 28" in report
     assert "frames per second: 16.0: 28" in report
     assert "seconds per video: 1.25 to 1.25" in report
-    assert f"contact sheet of 28 samples: {tmp_path / 'sheet.png'}" in report
+    assert f"contact sheet of 6 samples: {tmp_path / 'sheet.png'}" in report
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (8 * 136, 4 * 150)
-        first = np.asarray(sheet)[4 : 4 + 128, 4 : 4 + 128]
-    # Blue tells the number of the frame, 10 per frame: the middle one of 20.
-    assert abs(first[..., 2].mean() - 100) < 8
+        assert sheet.size == (7 * 116 + 4, 6 * 130)
+        first = np.asarray(sheet)[14 : 14 + 112, 4:]
+    # Blue tells the number of the frame, 10 per frame: the first, the middle and the last of 20.
+    for column, frame in ((0, 0), (3, 9), (6, 19)):
+        blue = first[:, column * 116 : column * 116 + 112, 2].mean()
+        assert abs(blue - 10 * frame) < 8
 
 
 def test_inspect__knows_blocks_plain_shards_and_whole_sets(tmp_path: Path) -> None:
@@ -38,7 +43,29 @@ def test_inspect__knows_blocks_plain_shards_and_whole_sets(tmp_path: Path) -> No
     assert "2 samples in 2 shards" in report
     assert "kinds: reveal: 2, video: 1" in report
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (3 * 136, 150)
+        assert sheet.size == (7 * 116 + 4, 3 * 130), "a strip for the clip and two for the block"
+
+
+def test_inspect__shows_depth_and_ids_of_every_kind(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:16, :16]
+    depth = np.broadcast_to(np.where(columns < 8, 2.6, 7.5), (16, 16, 16)).astype(np.float32)
+    ids = np.broadcast_to(np.where(rows < 8, 1, 0), (16, 16, 16)).astype(np.uint8)
+    state = {"camera_pose": np.zeros((16, 3, 4), np.float32)}
+    truth = encode_truth(Truth(depth, ids, state))
+    samples = []
+    for number, kind in enumerate(["free", "reveal", "free", "gravity"] * 5):
+        metadata = json.dumps({"kind": kind}).encode()
+        samples.append((f"s-{number:02d}", clip_members() | truth | {"json": metadata}))
+    write_shard(tmp_path / "a.tar", samples)
+    report = inspect_shards([str(tmp_path / "a.tar")], tmp_path / "sheet.png")
+    assert "contact sheet of 16 samples" in report, "six free ones, and all five of each other kind"
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (9 * 116 + 4, 16 * 130)
+        first = np.asarray(sheet)[14 : 14 + 112, 4:].astype(int)
+    shown = first[:, 7 * 116 : 7 * 116 + 112]
+    assert shown[50, 10].sum() > shown[50, 100].sum(), "near is brighter than far"
+    identities = first[:, 8 * 116 : 8 * 116 + 112]
+    assert identities[10, 50].sum() > 0 and identities[100, 50].sum() == 0
 
 
 def test_inspect__names_broken_samples(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def square_clip(present: bool, seed: int, window: tuple[int, int] = WINDOW) -> t
         "image_position": np.stack([x, np.full(FRAMES, row)], -1)[:, None].astype(np.float32),
         "visible_fraction": (~hidden)[:, None].astype(np.float32) * present,
         "amodal_area": np.full((FRAMES, 1), 9.0 * present, dtype=np.float32),
-        "screen_box": np.tile(np.float32([4, 2, 9, 14]), (FRAMES, 1, 1)),
+        "slab_screen": np.ones(1, np.float32),
+        "slab_box": np.tile(np.float32([4, 2, 9, 14]), (FRAMES, 1, 1)),
     }
     return torch.from_numpy(frames), Truth(depth, ids, state)
 

@@ -74,12 +74,12 @@ def test_mirror_moves_the_square_and_its_truth_alike() -> None:
         assert bright.min() <= x < bright.max() + 1
         shown = np.flatnonzero((seen.truth.ids[frame] == 1).any(0))
         assert np.array_equal(shown, bright)
-    assert seen.truth.state["screen_box"][0, 0].tolist() == [SIZE - 9, 2, SIZE - 4, 14]
+    assert seen.truth.state["slab_box"][0, 0].tolist() == [SIZE - 9, 2, SIZE - 4, 14]
     again = mirror(seen)
     assert torch.equal(again.frames, clip.frames)
     assert np.allclose(again.truth.state["image_position"], clip.truth.state["image_position"])
     # The clip itself stays as it was.
-    assert clip.truth.state["screen_box"][0, 0].tolist() == [4, 2, 9, 14]
+    assert clip.truth.state["slab_box"][0, 0].tolist() == [4, 2, 9, 14]
 
 
 def test_only_event_clips_are_mirrored() -> None:

@@ -207,6 +207,35 @@ def test_each_kind_counts_alike_in_the_choice() -> None:
     assert choose_place(scores, [1]) == (0, 2)
 
 
+def test_kinds_in_open_view_are_a_tier_of_their_own() -> None:
+    scores = made_up({(0, 1): 0.9, (0, 2): 0.5})
+    scores.kinds = np.array(["reveal"] * 5 + ["gravity"] * 5)
+    # Right about all of gravity and about two of five reveals, against one more reveal.
+    scores.curves[0, 1][:, 2:] = np.where(np.arange(10) < 2, 3, 0)[:, None, None]
+    scores.curves[0, 1][5:, 2:] = 3
+    scores.curves[0, 2][:, 2:] = np.where(np.arange(10) < 3, 3, 0)[:, None, None]
+    assert choose_place(scores, [1]) == (0, 2), "gravity has no say"
+    pixels = BlockScores(
+        scores.keys,
+        scores.kinds,
+        {n: np.ones((10, 4, 3)) for n in ("pixels_short", "pixels_long")},
+        [],
+    )
+    headline, _ = surprise_sections(
+        scores, scores, pixels, lambda place: [np.full(10, 0.5)], [1], seed=0
+    )
+    assert list(headline) == ["reveal", "overall", "gravity", "open_view"]
+    assert headline["overall"]["relative_accuracy"] == pytest.approx(0.6)
+    assert headline["open_view"]["relative_accuracy"] == 0
+    assert headline["open_view"]["num_blocks"] == 5
+
+
+def test_a_change_in_open_view_lies_between_two_frames() -> None:
+    assert splice_frames(((8, 8),), 1) == (8,)
+    assert splice_frames(((8, 8),), 4) == (8,)
+    assert splice_frames(((6, 6),), 4) is None, "the slowest level's step straddles it"
+
+
 def test_sections_carry_counts_intervals_and_nulls() -> None:
     val, test = made_up({(0, 1): 0.6, (0, 2): 0.9}), made_up({(0, 1): 1.0, (0, 2): 0.8})
     pixels = BlockScores(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from worldmodel.world.scenes import Body, Camera, Room, Scene, Slab, draw_camera
+from worldmodel.world.scenes import Body, Camera, Light, Room, Scene, Slab
+from worldmodel.world.style import Mix, draw_camera
 
 
 @pytest.fixture
@@ -11,16 +12,15 @@ def plain_room() -> Room:
     return Room(
         floor_colour=(0.6, 0.6, 0.6),
         wall_colour=(0.5, 0.5, 0.6),
-        tiles_per_metre=1.0,
-        contrast=0.0,
-        bands_per_metre=0.0,
-        light=(0.3, -2.5, 6.0),
+        lights=(Light((0.3, -2.5, 6.0), 1.0),),
     )
 
 
 @pytest.fixture
 def camera() -> Camera:
-    return draw_camera(np.random.default_rng(3), num_frames=4)
+    """It circles the scene for four frames."""
+    circling = Mix(pan=0.0, dolly=0.0, orbit=1.0, handheld=0.0)
+    return draw_camera(np.random.default_rng(3), circling, num_frames=4)
 
 
 @pytest.fixture
@@ -34,7 +34,10 @@ def ball_and_screen(plain_room: Room, camera: Camera) -> Scene:
     )
     edge = camera.seen_at(0, (0.0, 0.4), 0.0)
     screen = Slab(
-        half=(0.4, 0.03, 0.4), colour=(0.2, 0.3, 0.9), path=((0.0, (edge - 0.4, 0.0, 0.4)),)
+        half=(0.4, 0.03, 0.4),
+        colour=(0.2, 0.3, 0.9),
+        path=((0.0, (edge - 0.4, 0.0, 0.4)),),
+        screen=True,
     )
     return Scene(
         room=plain_room,

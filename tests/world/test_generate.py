@@ -18,7 +18,9 @@ from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 from worldmodel.world.blocks import HIDDEN_KINDS
 from worldmodel.world.generate import CLIPS_PER_SHARD, UNFINISHED_NAME, generate, plan_shards
-from worldmodel.world.samples import Task, make_sample
+from worldmodel.world.open_blocks import KINDS
+from worldmodel.world.samples import Task, draw_kind, make_sample
+from worldmodel.world.style import Mix
 
 ARGUMENTS = {"num_clips": 5, "num_blocks": 1, "size": 16, "seed": 4}
 
@@ -45,8 +47,9 @@ def test_layout(world):
         ("train", "clips"): 5,
         ("val", "clips"): 1,
         ("test", "clips"): 1,
-        ("val", "blocks"): len(HIDDEN_KINDS),
-        ("test", "blocks"): len(HIDDEN_KINDS),
+        ("val", "blocks"): len(KINDS),
+        ("test", "blocks"): len(KINDS),
+        ("ood", "blocks"): len(KINDS),
     }
     assert not (world / UNFINISHED_NAME).exists()
     assert index["arguments"]["num_clips"] == 5 and "processes" not in index["arguments"]
@@ -67,7 +70,7 @@ def test_clips_hold_what_they_promise(world):
             if metadata["kind"] == "free":
                 assert truth.state["tracked"] == -1
             else:
-                assert metadata["kind"] in HIDDEN_KINDS
+                assert metadata["kind"] in KINDS
                 assert metadata["present"] == bool(truth.state["present"][0])
                 start, stop = metadata["hidden_frames"]
                 assert 0 <= start <= stop <= 64
@@ -159,12 +162,12 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
 def test_splits_and_streams_share_no_chance():
     draws = {
         tuple(Task(0, split, stream, index, 64).generator(attempt).integers(0, 2**63, 2))
-        for split in ("train", "val", "test")
-        for stream in ("clip", *HIDDEN_KINDS)
+        for split in ("train", "val", "test", "ood")
+        for stream in ("clip", *KINDS)
         for index in range(5)
         for attempt in range(3)
     }
-    assert len(draws) == 3 * (1 + len(HIDDEN_KINDS)) * 5 * 3
+    assert len(draws) == 4 * (1 + len(KINDS)) * 5 * 3
 
 
 def test_a_sample_depends_on_its_task_alone():
@@ -178,5 +181,64 @@ def test_plan_counts(tmp_path):
     tasks = [task for plan in plans for task in plan.tasks]
     assert len({task.key for task in tasks}) == len(tasks)
     clips = [task for task in tasks if task.stream == "clip"]
-    assert len(clips) == 840 and len(tasks) - len(clips) == 180
+    assert len(clips) == 840 and len(tasks) - len(clips) == 360
     assert max(len(plan.tasks) for plan in plans) == CLIPS_PER_SHARD
+
+
+def test_kinds_that_are_left_out_are_not_seen_in_training_and_nothing_else_changes():
+    left_out = ("reveal", "support", "gravity")
+
+    def kinds(split: str, **more: object) -> list[str]:
+        tasks = [Task(3, split, "clip", index, 16, **more) for index in range(400)]
+        return [draw_kind(task.generator(0), task) for task in tasks]
+
+    assert set(kinds("train")) == {"free", *KINDS}
+    for split in ("train", "val"):
+        assert set(kinds(split, leave_out=left_out)) == {"free", *KINDS} - set(left_out)
+    assert kinds("test", leave_out=left_out) == kinds("test"), "what is tested stays the same"
+    assert set(kinds("train", leave_out=tuple(KINDS))) == {"free"}
+    one = Task(3, "test", "reveal", 0, 16)
+    assert make_sample(one) == make_sample(Task(3, "test", "reveal", 0, 16, leave_out=left_out))
+
+
+def test_shares_of_events_are_those_of_the_mix():
+    def share(mix: Mix, kinds: set[str]) -> float:
+        tasks = [Task(3, "train", "clip", index, 16, mix) for index in range(1000)]
+        return float(np.mean([draw_kind(task.generator(0), task) in kinds for task in tasks]))
+
+    assert share(Mix(event=0.0), {"free"}) == 1
+    assert abs(share(Mix(event=0.6, open_event=0.5), set(HIDDEN_KINDS)) - 0.3) < 0.05
+    assert abs(share(Mix(), {"free"}) - (1 - Mix().event)) < 0.05
+
+
+def test_an_unknown_kind_to_leave_out_is_named(tmp_path):
+    with pytest.raises(InputError, match="no kind levitation; the kinds are reveal, permanence"):
+        generate(tmp_path / "out", **ARGUMENTS, leave_out=["levitation"])
+
+
+def test_rejected_scenes_are_counted(world):
+    rejected = [read_metadata(ref)["rejected"] for shard in sorted(world.glob("*/blocks-*.tar"))
+                for ref in scan_shard(shard)]  # fmt: skip
+    assert all(isinstance(count, int) and count > 0 for each in rejected for count in each.values())
+    assert len(rejected) == 3 * len(KINDS)
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
+    """A limit on the size of files stands for a full disk: the second shard does not fit."""
+    out = tmp_path / "full"
+    arguments = ARGUMENTS | {"num_clips": 1, "num_blocks": 1}
+    command = (
+        "import resource; from pathlib import Path; "
+        "from worldmodel.errors import InputError; from worldmodel.world.generate import generate\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n"
+        f"try: generate(Path({str(out)!r}), **{arguments!r}, processes=1)\n"
+        "except InputError as error: print('told:', error)"
+    )
+    run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert "told:" in run.stdout and "cannot write" in run.stdout, run.stderr[-500:]
+    kept = list(out.glob("*/*.tar"))
+    assert kept and not list(out.glob("*/blocks*.tar"))
+    before = {path: path.read_bytes() for path in kept}
+    generate(out, **arguments, processes=1)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert read_index(out)["shards"]

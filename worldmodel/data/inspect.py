@@ -1,4 +1,4 @@
-"""What is in shards: a report in words and figures, and a contact sheet of middle frames."""
+"""What is in shards: a report in words and figures, and a contact sheet."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,24 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from worldmodel.data.contact_sheet import draw_blocks, draw_contact_sheet
 from worldmodel.data.shards import (
-    VIDEO_EXTENSIONS,
     SampleRef,
     read_members,
     read_metadata,
     resolve_shards,
     scan_shard,
+    video_members,
 )
-from worldmodel.data.transforms import scaled_size
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 
-MAX_PICTURES = 48
-COLUMNS = 8
-TILE = 128  # pixels of a picture's short side
-CAPTION = 14  # pixels of the line below it
 # Opening a video takes some milliseconds; beyond this many the figures are those of a part.
 MAX_OPENED = 1000
 
@@ -39,12 +34,17 @@ class _Facts:
     num_frames: int
 
 
-def inspect_shards(shards: Sequence[str], out: Path | None = None) -> str:
-    """Describe shards and draw a contact sheet of up to 48 samples, spread over all of them.
+def inspect_shards(
+    shards: Sequence[str], out: Path | None = None, blocks: Path | None = None
+) -> str:
+    """Describe shards and draw a contact sheet with samples of every kind.
+
+    Where the truth is known the sheet shows depth and ids beside the frames.
 
     Args:
         shards: tars, globs, or folders (a set's folder stands for all its splits).
         out: where the contact sheet goes, a PNG; `contact-sheet.png` here by default.
+        blocks: folder for a picture of each kind of block, its possible and impossible clips.
 
     Returns:
         The report, several lines.
@@ -62,8 +62,10 @@ def inspect_shards(shards: Sequence[str], out: Path | None = None) -> str:
     lines += [f"broken: {place}: {reason}" for place, reason in broken[:20]]
     if len(broken) > 20:
         lines.append(f"broken: {len(broken) - 20} more")
-    count = _draw_sheet(refs, out)
+    count = draw_contact_sheet(refs, out)
     lines.append(f"contact sheet of {count} samples: {out}" if count else "no picture to show")
+    if blocks is not None:
+        lines += [f"block: {path}" for path in draw_blocks(refs, Path(blocks))]
     return "\n".join(lines)
 
 
@@ -103,11 +105,6 @@ def _gather(refs: Sequence[SampleRef]) -> tuple[list[_Facts], list[tuple[str, st
     return facts, broken
 
 
-def video_members(ref: SampleRef) -> list[str]:
-    """Extensions of the members that are videos: one in a clip, `a.mp4` and `b.mp4` in a block."""
-    return [name for name in ref.members if name.rpartition(".")[2] in VIDEO_EXTENSIONS]
-
-
 def _facts(ref: SampleRef, name: str, metadata: dict[str, Any]) -> _Facts:
     # From the video itself: what the metadata says is a claim.
     video = open_video(read_members(ref, [name])[name])
@@ -141,53 +138,3 @@ def _fact_lines(facts: Sequence[_Facts]) -> list[str]:
         shown = ", ".join(f"{value}: {count}" for value, count in values.most_common(12))
         lines.append(f"{title}: {shown}{', …' if len(values) > 12 else ''}")
     return lines
-
-
-def _draw_sheet(refs: Sequence[SampleRef], out: Path) -> int:
-    """Draw middle frames of evenly spread samples; returns how many there are."""
-    chosen = sorted({int(at) for at in np.linspace(0, len(refs) - 1, MAX_PICTURES)}) if refs else []
-    pictures: list[tuple[str, Image.Image]] = []
-    for index in chosen:
-        ref = refs[index]
-        for name in video_members(ref):
-            prefix = name.rpartition(".")[0]
-            caption = f"{ref.key} {prefix}".strip()
-            try:
-                pictures.append((caption, _middle_frame(read_members(ref, [name])[name])))
-            except InputError:
-                pictures.append((f"{caption} broken", Image.new("RGB", (TILE, TILE), "darkred")))
-    if not pictures:
-        return 0
-    sheet = _grid(pictures)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(out, format="PNG")
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    return len(chosen)
-
-
-def _middle_frame(data: bytes) -> Image.Image:
-    video = open_video(data)
-    try:
-        size = scaled_size(video.width, video.height, TILE, video.pixel_aspect)
-        return Image.fromarray(video.get_frames([video.num_frames // 2], size)[0])
-    finally:
-        video.close()
-
-
-def _grid(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Pictures in rows, each within a square cell, its caption below."""
-    columns = min(COLUMNS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    cell = TILE + 8
-    sheet = Image.new("RGB", (columns * cell, rows * (cell + CAPTION)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (caption, picture) in enumerate(pictures):
-        left, top = (number % columns) * cell, (number // columns) * (cell + CAPTION)
-        picture.thumbnail((TILE, TILE))
-        sheet.paste(picture, (left + 4, top + 4))
-        # Pillow's own font is 6 pixels wide; the end of a key tells more than its beginning.
-        fitting = caption if len(caption) <= cell // 6 else "…" + caption[-(cell // 6 - 1) :]
-        draw.text((left + 4, top + cell - 2), fitting, fill="black")
-    return sheet

@@ -28,7 +28,7 @@ from worldmodel.errors import InputError
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "ood")
 KINDS = ("clips", "blocks")
 VIDEO_EXTENSIONS = ("mp4", "mov", "mkv", "webm", "avi")
 
@@ -203,6 +203,11 @@ def read_members(ref: SampleRef, extensions: Iterable[str] | None = None) -> dic
     except OSError as error:
         raise InputError(f"shard {ref.shard} cannot be read: {error}") from error
     return contents
+
+
+def video_members(ref: SampleRef) -> list[str]:
+    """Extensions of the members that are videos: one in a clip, `a.mp4` and `b.mp4` in a block."""
+    return [name for name in ref.members if name.rpartition(".")[2] in VIDEO_EXTENSIONS]
 
 
 def read_metadata(ref: SampleRef) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Block:
         truth: of A and of B.
         windows: per violation the frames `(start, stop)` of the clip, stop excluded, in which A
             and B are equal to the bit. Changing worlds at any frame of `start..stop` gives the
-            same clip.
+            same clip. In open view the two are the same: the frame of the change.
     """
 
     key: str
@@ -135,9 +135,9 @@ def read_block(ref: SampleRef, metadata: dict[str, Any], clip: ClipSpec) -> Bloc
     names = [f"{world}.{name}" for world in "ab" for name in ("mp4", *TRUTH_MEMBERS)]
     members = read_members(ref, names)
     worlds = [_read_world(members, f"{world}.", indices, clip.size) for world in "ab"]
-    windows = tuple(
-        (-(-start // stride), -(-stop // stride)) for start, stop in metadata["hidden_windows"]
-    )
+    # In open view nothing is hidden, and worlds change in one frame.
+    edges = metadata["hidden_windows"] or [[frame] * 2 for frame in metadata["splice_frames"]]
+    windows = tuple((-(-start // stride), -(-stop // stride)) for start, stop in edges)
     frames = torch.stack([frames for frames, _ in worlds])
     return Block(ref.key, metadata["kind"], frames, (worlds[0][1], worlds[1][1]), windows)
 
@@ -196,10 +196,10 @@ def mirror(clip: Footage) -> Footage:
     # Pixel i reaches from i to i + 1, so the frame's edges are at 0 and at its width.
     place = state["image_position"].copy()
     place[..., 0] = width - place[..., 0]
-    box = state["screen_box"]
+    box = state["slab_box"]
     state |= {
         "image_position": place,
-        "screen_box": np.stack(
+        "slab_box": np.stack(
             [width - box[..., 2], box[..., 1], width - box[..., 0], box[..., 3]], axis=-1
         ),
     }

@@ -249,7 +249,7 @@ def surprise_kinds(section: Mapping[str, Any]) -> Figure:
         section: the report's `surprise`.
     """
     kinds = list(section)
-    figure = _figure(9.0, 3.6)
+    figure = _figure(max(9.0, 1.05 * len(kinds)), 3.6)
     axes = figure.subplots()
     x = np.arange(len(kinds))
     score = np.array([section[kind]["relative_accuracy"] for kind in kinds])

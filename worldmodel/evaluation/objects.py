@@ -26,7 +26,7 @@ from worldmodel.evaluation.probes import (
 )
 
 VISIBLE_FRACTION = 0.3
-MAX_SCREENS = 3
+MAX_SCREENS = 2
 # Fewer rows than this say nothing, and a probe cannot be fitted to them.
 MIN_ROWS = 20
 PERMANENCE_KINDS = ("permanence", "reveal", "continuity")
@@ -64,7 +64,9 @@ def track_of(truth: Truth) -> Track:
     """Follow the tracked object; never visible or hidden where there is none."""
     frames, height, width = truth.depth.shape
     state = truth.state
-    screens = state["screen_box"] / np.array([width, height, width, height])
+    screens = state["slab_box"] / np.array([width, height, width, height])
+    # What stands behind a screen, such as a stopper, would tell where the object is.
+    screens = screens[:, state["slab_screen"] > 0]
     if not is_present(truth):
         nowhere = np.zeros(frames, dtype=bool)
         return Track(np.zeros((frames, 2)), nowhere, nowhere, nowhere, screens)

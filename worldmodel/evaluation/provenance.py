@@ -13,7 +13,16 @@ from worldmodel.models.checkpoint import LoadedModel
 # Index hash of the default set as first generated (x86-64, the pinned renderer). Another CPU may
 # round rays differently; the report says so instead of comparing unlike with like.
 REFERENCE_INDEX_SHA256 = "942e54f5b4952a5ba69309d62841b44e1c8133154b240151c1175a00792d5ea4"
-PACKAGES = ("torch", "lightning", "numpy", "av", "mujoco-core", "torchmetrics", "matplotlib")
+PACKAGES = (
+    "torch",
+    "lightning",
+    "numpy",
+    "av",
+    "mujoco-core",
+    "numba",
+    "torchmetrics",
+    "matplotlib",
+)
 
 
 def describe(

@@ -165,7 +165,8 @@ def find_set(data: Path | None) -> Path:
     if data is None and not (root / "index.json").is_file():
         from worldmodel.world.generate import generate  # a renderer that reports seldom need
 
-        generate(root, **DEFAULT_SET)
+        size, seed = DEFAULT_SET["size"], DEFAULT_SET["seed"]
+        generate(root, DEFAULT_SET["num_clips"], DEFAULT_SET["num_blocks"], size, seed)
     read_index(root)
     return root
 

@@ -25,9 +25,10 @@ PROTOCOL = """\
   same steps, from the second step of the clip on. AR(1) is fitted per dimension on training clips.
 - Surprise: mean squared prediction error over tokens, dimensions and steps, in float64. Relative
   accuracy of a block: 1 if S(AB) + S(BA) > S(AA) + S(BB), 1/2 if equal within 1e-9 of their sum,
-  else 0. One level and horizon for all kinds, chosen on validation blocks: the best mean
-  over kinds; of equals the one that looks farthest ahead, then the lowest level. Untrained networks
-  are scored at the same place.
+  else 0. One level and horizon for all kinds, chosen on validation blocks of the hidden kinds: the
+  best mean over kinds; of equals the one that looks farthest ahead, then the lowest level.
+  Untrained networks are scored at the same place. Overall: all hidden kinds. Gravity, inertia and
+  collision happen in open view, where a memory of three frames is enough: a tier of their own.
 - Intervals: 95 %, percentiles over resampled blocks or clips.
 - The model runs in chunks of 8 clips, sorted by key, the last one padded.
 """

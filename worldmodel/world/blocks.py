@@ -17,23 +17,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from worldmodel.world.scenes import (
-    FPS,
-    NUM_FRAMES,
-    PARKED_HEIGHT,
-    Body,
-    Scene,
-    Slab,
-    away_from,
-)
+from worldmodel.world.forms import EXTENTS, PARKED_HEIGHT, SLIDING_CATEGORIES
+from worldmodel.world.scenes import FPS, NUM_FRAMES, Body, Scene, Slab
 from worldmodel.world.stage import (
     FRAMES_AFTER,
     draw_passage,
     draw_stage,
     passer,
 )
+from worldmodel.world.style import Style, away_from
 
 SCREEN_MOVES_FRAMES = (6, 10)
+HAND_COLOUR = (0.9, 0.75, 0.6)
 
 
 @dataclass(frozen=True)
@@ -44,29 +39,36 @@ class WorldPair:
         a, b: the worlds; `a` always has the tracked body.
         num_windows: how many hidings the splices need.
         min_frames: how long each must last.
+        splice_frame: of a kind in open view, where nothing is hidden: the frame in which the bodies
+            of both worlds are at the same places. Then there are no windows.
     """
 
     a: Scene
     b: Scene
     num_windows: int = 1
     min_frames: int = 7
+    splice_frame: int | None = None
 
 
-def reveal(rng: np.random.Generator) -> WorldPair:
+Concept = Callable[[np.random.Generator, Style], WorldPair]
+
+
+def reveal(rng: np.random.Generator, style: Style) -> WorldPair:
     """Something goes behind a screen and stops there; the screen leaves: it must be there.
 
     A: a body comes, is hidden, stops; when the screen has gone it lies there. B: no body at all.
     AB: it went in, and nothing is there. BA: nothing went in, and there it is. The screen comes
     after the clip has begun, on a stage that was seen to be empty, so BA has no other reading.
     """
-    stage = draw_stage(rng)
+    stage = draw_stage(rng, style)
     arrived = int(rng.integers(9, 15))
     passage = draw_passage(
-        rng, stage, size=(0.22, 0.3), first_hidden=(arrived + 2, 26), num_hidden=(9, 20)
+        rng, stage, size=(0.22, 0.3), first_hidden=(arrived + 2, 26), num_hidden=(9, 22)
     )
     # It stops anywhere behind the screen, some frames before the screen leaves.
     stops = passage.first_hidden + rng.uniform(0.12, 0.88) * passage.num_hidden
-    leaves = min(round(stops) + int(rng.integers(4, 13)), NUM_FRAMES - FRAMES_AFTER - 5)
+    waits = int(rng.integers(4, 20))
+    leaves = min(round(stops) + waits, NUM_FRAMES - FRAMES_AFTER - 5)
     stopper_x = passage.x_at(stops) + passage.direction * (passage.reach_x + 0.04)
     stopper = Slab(
         half=(0.04, 0.2, 0.11),
@@ -75,31 +77,34 @@ def reveal(rng: np.random.Generator) -> WorldPair:
         inelastic=True,
     )
     screen = _visiting(rng, passage.screen(stage, stage.colours[1]), arrived, leaves)
-    a = stage.scene("reveal", passage.body, (screen, stopper))
+    screens = stage.with_decoy(rng, screen, passage.lane_y)
+    a = stage.scene("reveal", passage.body, (*screens, stopper))
     return WorldPair(a, _without_body(a))
 
 
-def permanence(rng: np.random.Generator) -> WorldPair:
+def permanence(rng: np.random.Generator, style: Style) -> WorldPair:
     """Something passes behind a screen: what went in must come out.
 
     A: a body passes. B: no body at all. AB: it goes in and never comes out; BA: it comes out and
     never went in. The far-fetched reading: it stopped behind the screen, or had waited there.
     """
-    stage = draw_stage(rng)
-    passage = draw_passage(rng, stage)
-    a = stage.scene("permanence", passage.body, (passage.screen(stage, stage.colours[1]),))
+    stage = draw_stage(rng, style)
+    passage = draw_passage(rng, stage, long_share=0.65)
+    screen = passage.screen(stage, stage.colours[1])
+    a = stage.scene("permanence", passage.body, stage.with_decoy(rng, screen, passage.lane_y))
     return WorldPair(a, _without_body(a))
 
 
-def constancy(rng: np.random.Generator) -> WorldPair:
+def constancy(rng: np.random.Generator, style: Style) -> WorldPair:
     """What comes out from behind a screen has the colour, shape and size of what went in.
 
     A and B: bodies that differ in one of the three pass in the same way. AB and BA: it changes
     while hidden. The far-fetched reading: the first stopped there, and another went on.
     """
-    stage = draw_stage(rng)
+    stage = draw_stage(rng, style)
     aspect = str(rng.choice(["colour", "shape", "size"]))
-    passage = draw_passage(rng, stage, size=(0.27, 0.3) if aspect == "size" else (0.22, 0.28))
+    sizes = (0.27, 0.3) if aspect == "size" else (0.22, 0.28)
+    passage = draw_passage(rng, stage, size=sizes, long_share=0.65)
     body = passage.body
     category, size, colour = body.category, body.size, body.colour
     if aspect == "colour":
@@ -107,9 +112,9 @@ def constancy(rng: np.random.Generator) -> WorldPair:
     elif aspect == "size":
         size = 0.6 * size
     else:
-        # A rolling cylinder and a ball look alike from the front; a box looks unlike either.
-        category = str(rng.choice(["sphere", "cylinder"])) if category == "box" else "box"
-    other = passer(category, size, colour, body.pattern, body.position[:2], body.velocity[0])
+        # A rolling cylinder and a ball look alike from the front; what slides looks unlike either.
+        category = style.draw_category(rng, slides=category not in SLIDING_CATEGORIES)
+    other = passer(category, size, colour, body.material, body.position[:2], body.velocity[0])
     # The screen must hide whichever is larger.
     screens = [
         replace(passage, body=each).screen(stage, stage.colours[1]) for each in (body, other)
@@ -118,18 +123,19 @@ def constancy(rng: np.random.Generator) -> WorldPair:
     tallest = max(slab.half[2] for slab in screens)
     x, y, _ = screen.path[0][1]
     screen = replace(screen, half=(screen.half[0], 0.03, tallest), path=((0.0, (x, y, tallest)),))
-    worlds = [stage.scene("constancy", each, (screen,)) for each in (body, other)]
+    slabs = stage.with_decoy(rng, screen, passage.lane_y)
+    worlds = [stage.scene("constancy", each, slabs) for each in (body, other)]
     first = int(rng.integers(2))
     return WorldPair(worlds[first], worlds[1 - first])
 
 
-def continuity(rng: np.random.Generator) -> WorldPair:
+def continuity(rng: np.random.Generator, style: Style) -> WorldPair:
     """Something passes behind two screens: it must cross the gap between them.
 
     A: a body passes behind both. B: no body. ABA: seen before and after, never between; BAB: in
     the gap alone. The far-fetched reading: two bodies, one of which stopped at each screen.
     """
-    stage = draw_stage(rng, spread=0.12)
+    stage = draw_stage(rng, style, spread=0.12)
     passage = draw_passage(
         rng,
         stage,
@@ -152,18 +158,20 @@ def continuity(rng: np.random.Generator) -> WorldPair:
         passage, first_hidden=passage.first_hidden + passage.num_hidden + frames_between
     )
     screens = (passage.screen(stage, stage.colours[1]), later.screen(stage, stage.colours[3]))
-    a = stage.scene("continuity", passage.body, screens)
+    # Slots must not tell which screen comes first.
+    shuffled = tuple(screens[i] for i in rng.permutation(2))
+    a = stage.scene("continuity", passage.body, shuffled)
     return WorldPair(a, _without_body(a), num_windows=2, min_frames=5)
 
 
-def solidity(rng: np.random.Generator) -> WorldPair:
+def solidity(rng: np.random.Generator, style: Style) -> WorldPair:
     """A wall stands in the way, or not; a screen covers it: nothing passes through a wall.
 
     A: there is a wall and the body comes back. B: no wall and the body passes. AB: a wall was seen
     and the body passes it; BA: it turns round where nothing stood. The far-fetched reading: the
     wall was taken away, or put there, behind the screen.
     """
-    stage = draw_stage(rng, light_x=0.3)
+    stage = draw_stage(rng, style, light_x=0.3)
     arrived = int(rng.integers(11, 17))
     passage = draw_passage(
         rng,
@@ -185,18 +193,19 @@ def solidity(rng: np.random.Generator) -> WorldPair:
         path=((0.0, (wall_x, passage.lane_y, half_height)),),
     )
     screen = passage.screen(stage, stage.colours[1], cover=(passage.lane_y + 0.3, 2 * half_height))
-    a = stage.scene("solidity", passage.body, (_visiting(rng, screen, arrived), wall))
-    return WorldPair(a, _without_slab(a, 1))
+    screens = stage.with_decoy(rng, _visiting(rng, screen, arrived), passage.lane_y)
+    a = stage.scene("solidity", passage.body, (*screens, wall))
+    return WorldPair(a, _without_slab(a, wall))
 
 
-def support(rng: np.random.Generator) -> WorldPair:
+def support(rng: np.random.Generator, style: Style) -> WorldPair:
     """A platform stands under a box, or not; a screen covers it and the hand lets go.
 
     A: the box comes to rest on the platform, in sight above the screen. B: no platform, it falls
     out of sight. AB: it falls through a platform that was seen; BA: it hovers over nothing. The
     far-fetched reading: the platform was taken away, or put there, behind the screen.
     """
-    stage = draw_stage(rng, light_x=0.3)
+    stage = draw_stage(rng, style, light_x=0.3)
     x, y = rng.uniform(-0.7, 0.7), rng.uniform(0.1, 0.5)
     arrived = int(rng.integers(11, 18))
     released = int(rng.integers(arrived + 7, 42))
@@ -211,34 +220,38 @@ def support(rng: np.random.Generator) -> WorldPair:
     aside = x + float(rng.choice([-1.0, 1.0])) * 3.0
     hand = Slab(
         half=(0.25, 0.22, 0.02),
-        colour=(0.9, 0.75, 0.6),
+        colour=HAND_COLOUR,
         path=(
             (released / FPS, (x, y, hand_z)),
             # Two frames: slower, and the box would topple over the edge of the hand.
             ((released + 2) / FPS, (aside, y, hand_z)),
         ),
     )
-    size = rng.uniform(0.25, 0.31)
+    size = float(rng.uniform(0.25, 0.31))
+    category = style.draw_category(rng, slides=True)
     box = Body(
-        category="box",
+        category=category,
         size=size,
         colour=stage.colours[0],
-        position=(x, y, hand_z + 0.02 + 0.85 * size),
-        pattern=int(rng.integers(3)),
+        position=(x, y, hand_z + 0.02 + EXTENTS[category][2] * size),
+        material=style.draw_body_material(rng, size),
         damping=60.0,
     )
     screen_y = y - rng.uniform(0.38, 0.55)
     half_screen = stage.camera.height_to_cover((y + 0.25, 2 * half_height), screen_y) * 0.51
-    screen = Slab(
-        half=(half_width + rng.uniform(0.25, 0.5), 0.03, half_screen),
-        colour=stage.colours[1],
-        path=((0.0, (stage.camera.seen_at(released, (x, y), screen_y), screen_y, half_screen)),),
+    middle = stage.camera.seen_at(released, (x, y), screen_y)
+    spare = rng.uniform(0.25, 0.5)
+    screen = stage.screen(
+        (half_width + spare, 0.03, half_screen),
+        (middle + rng.uniform(-0.6, 0.6) * spare, screen_y, half_screen),
+        stage.colours[1],
     )
-    a = stage.scene("support", box, (_visiting(rng, screen, arrived), platform, hand))
-    return WorldPair(a, _without_slab(a, 1))
+    screens = stage.with_decoy(rng, _visiting(rng, screen, arrived), y)
+    a = stage.scene("support", box, (*screens, platform, hand))
+    return WorldPair(a, _without_slab(a, platform))
 
 
-HIDDEN_KINDS: dict[str, Callable[[np.random.Generator], WorldPair]] = {
+HIDDEN_KINDS: dict[str, Concept] = {
     concept.__name__: concept
     for concept in (reveal, permanence, constancy, continuity, solidity, support)
 }
@@ -250,10 +263,10 @@ def _visiting(
     """A screen that has come by the frame `arrived`, and goes from frame `leaves` on."""
     stand = screen.path[0][1]
     comes = arrived - int(rng.integers(*SCREEN_MOVES_FRAMES))
-    path = [(comes / FPS, away_from(rng, stand, screen.half)), (arrived / FPS, stand)]
+    path = [(comes / FPS, away_from(rng, screen)), (arrived / FPS, stand)]
     if leaves is not None:
         gone = leaves + int(rng.integers(*SCREEN_MOVES_FRAMES))
-        path += [(leaves / FPS, stand), (gone / FPS, away_from(rng, stand, screen.half))]
+        path += [(leaves / FPS, stand), (gone / FPS, away_from(rng, screen))]
     return replace(screen, path=tuple(path))
 
 
@@ -264,8 +277,7 @@ def _without_body(scene: Scene) -> Scene:
     return replace(scene, bodies=(absent, *scene.bodies[1:]))
 
 
-def _without_slab(scene: Scene, slot: int) -> Scene:
+def _without_slab(scene: Scene, slab: Slab) -> Scene:
     """The same scene, with one slab parked."""
-    slabs = list(scene.slabs)
-    slabs[slot] = replace(slabs[slot], present=False)
-    return replace(scene, slabs=tuple(slabs))
+    slabs = tuple(replace(s, present=False) if s is slab else s for s in scene.slabs)
+    return replace(scene, slabs=slabs)

@@ -12,17 +12,27 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from worldmodel.data.shards import INDEX_NAME, SPLITS, read_index, write_index, write_shard
+from worldmodel.data.shards import (
+    INDEX_NAME,
+    SPLITS,
+    read_index,
+    read_metadata,
+    scan_shard,
+    write_index,
+    write_shard,
+)
 from worldmodel.errors import InputError
-from worldmodel.world.blocks import HIDDEN_KINDS
-from worldmodel.world.samples import Members, Task, make_sample
+from worldmodel.world.open_blocks import KINDS
+from worldmodel.world.samples import UNSEEN_SPLIT, Members, Task, make_sample
+from worldmodel.world.style import Mix
 
 CLIPS_PER_SHARD = 32
 BLOCKS_PER_SHARD = 12
@@ -46,6 +56,8 @@ def generate(
     size: int = 64,
     seed: int = 0,
     processes: int | None = None,
+    mix: Mix | None = None,
+    leave_out: Sequence[str] = (),
 ) -> None:
     """Make a set of the physics world; the same arguments give the same bytes.
 
@@ -54,10 +66,14 @@ def generate(
     Args:
         out: folder of the set.
         num_clips: training clips; validation and test get a tenth each, at least one.
-        num_blocks: test blocks of each kind; validation gets half, rounded up.
+        num_blocks: test blocks of each kind; validation, and the split `ood` of shapes, colours and
+            screens that no other split shows, get half, rounded up.
         size: height and width in pixels.
         seed: two sets with different seeds share no scene.
         processes: how many work at it; all cores by default.
+        mix: shares of what scenes show.
+        leave_out: kinds whose worlds are not shown in training and validation clips. Blocks and
+            test clips stay as they are, to the bit.
 
     Raises:
         InputError: an argument is out of range, `out` cannot be written to, or holds a set that
@@ -70,32 +86,63 @@ def generate(
         "num_blocks": num_blocks,
         "size": size,
         "seed": seed,
+        "leave_out": sorted(set(leave_out)),
+        **{f"mix.{name}": share for name, share in asdict(mix or Mix()).items()},
     }
     _check_arguments(num_clips, num_blocks, size, seed, processes)
+    unknown = sorted(set(leave_out) - set(KINDS))
+    if unknown:
+        raise InputError(
+            f"leave_out knows no kind {', '.join(unknown)}; the kinds are {', '.join(KINDS)}"
+        )
     if _is_finished(out, arguments):
         print(f"{out} is complete: nothing to do")
         return
     _begin(out, arguments)
-    plans = plan_shards(out, num_clips, num_blocks, size, seed)
+    plans = plan_shards(out, num_clips, num_blocks, size, seed, mix, tuple(leave_out))
     missing = [plan for plan in plans if not plan.path.exists()]
     _write_shards(plans, missing, processes or os.cpu_count() or 1)
     write_index(out, arguments)
     (out / UNFINISHED_NAME).unlink()
+    print(_rejections(plans))
+
+
+def _rejections(plans: list[ShardPlan]) -> str:
+    """How many scenes were drawn for the samples that were made, and why others were not."""
+    accepted, reasons = 0, Counter[str]()
+    for plan in plans:
+        for ref in scan_shard(plan.path):
+            accepted += 1
+            reasons.update(read_metadata(ref)["rejected"])
+    drawn = accepted + sum(reasons.values())
+    why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+    return f"{drawn} scenes drawn, {accepted} accepted" + (f" ({why})" if why else "")
 
 
 def plan_shards(
-    out: Path, num_clips: int, num_blocks: int, size: int, seed: int
+    out: Path,
+    num_clips: int,
+    num_blocks: int,
+    size: int,
+    seed: int,
+    mix: Mix | None = None,
+    leave_out: tuple[str, ...] = (),
 ) -> list[ShardPlan]:
     """Which samples go into which shard; pure arithmetic."""
     tenth = math.ceil(num_clips / 10)
-    counts = {"train": (num_clips, 0), "val": (tenth, math.ceil(num_blocks / 2))}
-    counts["test"] = (tenth, num_blocks)
+    half = math.ceil(num_blocks / 2)
+    counts = {"train": (num_clips, 0), "val": (tenth, half), "test": (tenth, num_blocks)}
+    counts[UNSEEN_SPLIT] = (0, half)
     plans = []
+
+    def task(split: str, stream: str, index: int) -> Task:
+        return Task(seed, split, stream, index, size, mix or Mix(), leave_out)
+
     for split in SPLITS:
         clips, blocks = counts[split]
-        tasks = [Task(seed, split, "clip", i, size) for i in range(clips)]
+        tasks = [task(split, "clip", i) for i in range(clips)]
         plans += _cut(out / split / "clips", tasks, CLIPS_PER_SHARD)
-        tasks = [Task(seed, split, kind, i, size) for i in range(blocks) for kind in HIDDEN_KINDS]
+        tasks = [task(split, kind, i) for i in range(blocks) for kind in KINDS]
         plans += _cut(out / split / "blocks", tasks, BLOCKS_PER_SHARD)
     return plans
 

@@ -1,7 +1,8 @@
 """One sample of the physics world from its seed: what each worker process does."""
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,34 @@ from worldmodel.data.shards import SPLITS
 from worldmodel.data.truth import encode_truth
 from worldmodel.data.video import encode_video
 from worldmodel.world.blocks import HIDDEN_KINDS, WorldPair
-from worldmodel.world.render import FIRST_BODY, Footage, Hits, RayCaster, first_hits, render
-from worldmodel.world.scenes import FPS, Scene, free_scene
-from worldmodel.world.simulate import UnstableSceneError, simulate
+from worldmodel.world.free import free_scene
+from worldmodel.world.open_blocks import KINDS, OPEN_KINDS
+from worldmodel.world.render import Footage, Sight, render, see
+from worldmodel.world.scenes import FPS, Scene
+from worldmodel.world.simulate import Motion, UnstableSceneError, simulate
+from worldmodel.world.style import Mix, Style, training_style, unseen_style
 from worldmodel.world.visibility import covered_frames, longest_run, runs_of
 
 Members = dict[str, bytes]
 
-FREE_SHARE = 0.3
+UNSEEN_SPLIT = "ood"
 # `reveal` is drawn twice as often as any other kind: memory is asked for in its last second alone.
-KIND_WEIGHTS = np.array([2.0 if kind == "reveal" else 1.0 for kind in HIDDEN_KINDS])
+HIDDEN_WEIGHTS = {kind: 2.0 if kind == "reveal" else 1.0 for kind in HIDDEN_KINDS}
 # What differs must be seen in this many frames before, between and after the hidings ...
 MIN_FRAMES_SEEN = 5
 # ... and this many frames (3/4 s) must remain after the last one.
 MIN_FRAMES_AFTER = 12
+# In open view, how far apart the same body may be in both worlds at the change: less than a pixel
+# of 64, and a turn that cannot be seen.
+MAX_JUMP_METRES, MAX_JUMP_QUATERNION = 0.02, 0.02
+# ... and the least share of it that must be in sight then.
+MIN_SEEN_AT_SPLICE = 0.6
 # Nine of ten draws of a kind are accepted: a hundred failures are a defect, not chance.
 MAX_ATTEMPTS = 100
+
+
+class RejectedError(Exception):
+    """A drawn scene that is not what it was meant to be; the message says in what way."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,8 @@ class Task:
         stream: "clip", or the kind of a block.
         index: within split and stream.
         size: pixels.
+        mix: shares of what scenes show.
+        leave_out: kinds whose worlds are not shown in training and validation clips.
     """
 
     seed: int
@@ -44,6 +59,8 @@ class Task:
     stream: str
     index: int
     size: int
+    mix: Mix = field(default_factory=Mix)
+    leave_out: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -52,62 +69,92 @@ class Task:
             return f"{self.split}-{self.index:06d}"
         return f"{self.split}-{self.stream}-{self.index:04d}"
 
+    @property
+    def style(self) -> Style:
+        """What its scenes are made of."""
+        return (unseen_style if self.split == UNSEEN_SPLIT else training_style)(self.mix)
+
     def generator(self, attempt: int) -> np.random.Generator:
         """Source of chance for one attempt; no other task or attempt shares it."""
-        stream = ("clip", *HIDDEN_KINDS).index(self.stream)
+        stream = ("clip", *KINDS).index(self.stream)
         spawn_key = (SPLITS.index(self.split), stream, self.index, attempt)
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=spawn_key))
 
 
 def make_sample(task: Task) -> Members:
-    """Draw scenes until one is sound, and encode it."""
+    """Draw scenes until one is sound, and encode it; its `json` says what was rejected, and why."""
+    rejected: Counter[str] = Counter()
     for attempt in range(MAX_ATTEMPTS):
         rng = task.generator(attempt)
         try:
-            sample = _clip(task, rng) if task.stream == "clip" else _block(task, rng)
-        except UnstableSceneError:
+            members, metadata = _clip(task, rng) if task.stream == "clip" else _block(task, rng)
+        except (UnstableSceneError, RejectedError) as error:
+            rejected[str(error)] += 1
             continue
-        if sample is not None:
-            return sample
-    raise AssertionError(f"no sound scene for {task} in {MAX_ATTEMPTS} attempts")
+        text = json.dumps(metadata | {"rejected": dict(rejected)}, sort_keys=True)
+        return members | {"json": text.encode()}
+    raise AssertionError(f"no sound scene for {task} in {MAX_ATTEMPTS} attempts: {rejected}")
 
 
-def _clip(task: Task, rng: np.random.Generator) -> Members:
+def draw_kind(rng: np.random.Generator, task: Task) -> str:
+    """Which kind of event a clip shows a world of, or "free"."""
+    left_out = task.leave_out if task.split in ("train", "val") else ()
+    weights = {kind: weight for kind, weight in HIDDEN_WEIGHTS.items() if kind not in left_out}
+    open_kinds = [kind for kind in OPEN_KINDS if kind not in left_out]
+    mix = task.mix
+    event, in_view = rng.random() < mix.event, rng.random() < mix.open_event
+    if event and in_view and open_kinds:
+        return str(rng.choice(open_kinds))
+    if event and not in_view and weights:
+        shares = np.array(list(weights.values()))
+        return str(rng.choice(list(weights), p=shares / shares.sum()))
+    return "free"
+
+
+def _clip(task: Task, rng: np.random.Generator) -> tuple[Members, dict[str, Any]]:
     """A free scene, or one world of an event."""
-    if rng.random() < FREE_SHARE:
-        scene = free_scene(rng)
-        footage = render(RayCaster(scene, simulate(scene), task.size))
-        metadata: dict[str, Any] = {}
+    kind = draw_kind(rng, task)
+    more: dict[str, Any] = {}
+    if kind == "free":
+        scene = free_scene(rng, task.style)
+        footage = render(scene, simulate(scene), task.size)
     else:
-        kind = str(rng.choice(list(HIDDEN_KINDS), p=KIND_WEIGHTS / KIND_WEIGHTS.sum()))
-        pair = HIDDEN_KINDS[kind](rng)
+        pair = KINDS[kind](rng, task.style)
         world = "ab"[rng.integers(2)]
         scene = pair.a if world == "a" else pair.b
-        caster = RayCaster(scene, simulate(scene), task.size)
-        footage = render(caster)
-        present = scene.bodies[scene.tracked].present
-        # Where this world lacks the body, the other one tells when it would be hidden.
-        with_body = caster if present else RayCaster(pair.a, simulate(pair.a), task.size)
-        hidden = longest_run(covered_frames(with_body, scene.tracked))
-        metadata = {"present": present, "hidden_frames": list(hidden), "world": world}
+        footage = render(scene, simulate(scene), task.size)
+        present = scene.bodies[0].present
+        more = {"present": present, "world": world, "hidden_frames": [0, 0]}
+        if kind in HIDDEN_KINDS:
+            if present:
+                state = footage.truth.state
+                amodal, visible = state["amodal_area"], state["visible_fraction"]
+                covered = (amodal[:, 0] > 0) & (visible[:, 0] == 0)
+            else:  # the other world tells when it would be hidden
+                covered = covered_frames(pair.a, simulate(pair.a), 0, task.size)
+            more["hidden_frames"] = list(longest_run(covered))
     members = {"mp4": encode_video(footage.frames, float(FPS)), **encode_truth(footage.truth)}
-    return members | _json(task, scene, metadata)
+    return members, _metadata(task, scene) | more
 
 
-def _block(task: Task, rng: np.random.Generator) -> Members | None:
-    """Two worlds and where to splice them; None if they are not equal for long enough."""
-    pair = HIDDEN_KINDS[task.stream](rng)
-    casters = [RayCaster(scene, simulate(scene), task.size) for scene in (pair.a, pair.b)]
-    hits = [first_hits(caster) for caster in casters]
-    # Rays through the pixels' centres cost a fifth of a picture; most bad draws end here.
-    same_surfaces = _same_surfaces(pair, hits)
-    if hidden_windows(same_surfaces, pair) is None:
-        return None
-    a, b = (render(caster, hit) for caster, hit in zip(casters, hits, strict=True))
-    # A sliver of the body may have the colour of what lies behind it: pictures alone do not tell.
-    windows = hidden_windows(same_surfaces & _same_frames(a, b), pair)
-    if windows is None:
-        return None
+def _block(task: Task, rng: np.random.Generator) -> tuple[Members, dict[str, Any]]:
+    """Two worlds and where to splice them."""
+    pair = KINDS[task.stream](rng, task.style)
+    scenes = (pair.a, pair.b)
+    motions = [simulate(scene) for scene in scenes]
+    sights = [see(*each, task.size) for each in zip(scenes, motions, strict=True)]
+    if pair.splice_frame is None:
+        # Seeing costs a tenth of a picture; most bad draws end here.
+        same_surfaces = _same_surfaces(pair, sights)
+        hidden_windows(same_surfaces, pair)
+    else:
+        _check_splice(pair.splice_frame, motions, sights)
+    a, b = (render(*each, task.size) for each in zip(scenes, motions, strict=True))
+    windows = []
+    if pair.splice_frame is None:
+        # A sliver of the body may have the colour of what lies behind it: neither pictures alone
+        # nor surfaces alone tell.
+        windows = hidden_windows(same_surfaces & _same_frames(a, b), pair)
     members: Members = {}
     for name, world in (("a", a), ("b", b)):
         parts = {
@@ -116,12 +163,14 @@ def _block(task: Task, rng: np.random.Generator) -> Members | None:
         }
         members |= {f"{name}.{extension}": content for extension, content in parts.items()}
     splices = [(start + stop) // 2 for start, stop in windows]
-    metadata = {"splice_frames": splices, "hidden_windows": [list(window) for window in windows]}
-    return members | _json(task, pair.a, metadata)
+    if pair.splice_frame is not None:
+        splices = [pair.splice_frame]
+    more = {"splice_frames": splices, "hidden_windows": [list(window) for window in windows]}
+    return members, _metadata(task, pair.a) | more
 
 
-def _json(task: Task, scene: Scene, more: dict[str, Any]) -> Members:
-    metadata = {
+def _metadata(task: Task, scene: Scene) -> dict[str, Any]:
+    return {
         "source": "physics-world",
         "fps": FPS,
         "num_frames": scene.num_frames,
@@ -130,23 +179,33 @@ def _json(task: Task, scene: Scene, more: dict[str, Any]) -> Members:
         "split": task.split,
         "seed": task.seed,
         "kind": scene.kind,
-        **more,
+        "moving_camera": scene.camera.moving,
     }
-    return {"json": json.dumps(metadata, sort_keys=True).encode()}
 
 
-def _same_surfaces(pair: WorldPair, hits: list[list[Hits]]) -> np.ndarray:
+def _check_splice(frame: int, motions: list[Motion], sights: list[Sight]) -> None:
+    """See that nothing jumps at the change, and that the protagonist is in sight.
+
+    Raises:
+        RejectedError: it does, or is not.
+    """
+    a, b = (motion.pose[frame] for motion in motions)
+    turned = np.minimum(np.abs(a - b)[:, 3:].max(1), np.abs(a + b)[:, 3:].max(1))
+    if np.abs(a - b)[:, :3].max() > MAX_JUMP_METRES or turned.max() > MAX_JUMP_QUATERNION:
+        raise RejectedError("the worlds do not meet at the change")
+    for sight in sights:
+        if sight.visible[frame, 0] < max(MIN_SEEN_AT_SPLICE * sight.amodal[frame, 0], 1):
+            raise RejectedError("out of sight at the change")
+
+
+def _same_surfaces(pair: WorldPair, sights: list[Sight]) -> np.ndarray:
     """In which frames all rays meet equal surfaces at equal depth in both worlds, `(T,)`."""
+    a, b = sights
     bodies = enumerate(zip(pair.a.bodies, pair.b.bodies, strict=True))
-    unequal = [FIRST_BODY + slot for slot, (before, after) in bodies if before != after]
-    return np.array(
-        [
-            np.array_equal(a.geometry, b.geometry)
-            and np.array_equal(a.depth, b.depth)
-            and not np.isin(a.geometry, unequal).any()
-            for a, b in zip(*hits, strict=True)
-        ]
-    )
+    unequal = [slot for slot, (before, after) in bodies if before != after]
+    same = (a.ids == b.ids) & (a.depth == b.depth)
+    seen = a.visible[:, unequal].any(1) | b.visible[:, unequal].any(1)
+    return same.reshape(len(same), -1).all(1) & ~seen
 
 
 def _same_frames(a: Footage, b: Footage) -> np.ndarray:
@@ -154,7 +213,7 @@ def _same_frames(a: Footage, b: Footage) -> np.ndarray:
     return (a.frames == b.frames).reshape(len(a.frames), -1).all(1)
 
 
-def hidden_windows(same: np.ndarray, pair: WorldPair) -> list[tuple[int, int]] | None:
+def hidden_windows(same: np.ndarray, pair: WorldPair) -> list[tuple[int, int]]:
     """The stretches `[start, stop)` of equal frames in which the difference is hidden.
 
     Args:
@@ -162,14 +221,22 @@ def hidden_windows(same: np.ndarray, pair: WorldPair) -> list[tuple[int, int]] |
         pair: which tells how many there must be, and how long.
 
     Returns:
-        As many as the pair needs, in order of time; None unless each is long enough and the
-        difference is seen well before, between and after them.
+        As many as the pair needs, in order of time.
+
+    Raises:
+        RejectedError: one is too short, or the difference is not seen well before, between and
+            after them.
     """
     inner = [(start, stop) for start, stop in runs_of(same) if start > 0 and stop < len(same)]
     windows = sorted(sorted(inner, key=lambda run: run[0] - run[1])[: pair.num_windows])
-    if len(windows) < pair.num_windows or len(same) - windows[-1][1] < MIN_FRAMES_AFTER:
-        return None
+    if len(windows) < pair.num_windows:
+        raise RejectedError("not hidden")
+    if any(stop - start < pair.min_frames for start, stop in windows):
+        raise RejectedError("hidden too shortly")
+    if len(same) - windows[-1][1] < MIN_FRAMES_AFTER:
+        raise RejectedError("too little remains after the hiding")
     edges = [0, *(edge for window in windows for edge in window), len(same)]
     seen = [(~same[start:stop]).sum() for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-    long_enough = all(stop - start >= pair.min_frames for start, stop in windows)
-    return windows if long_enough and min(seen) >= MIN_FRAMES_SEEN else None
+    if min(seen) < MIN_FRAMES_SEEN:
+        raise RejectedError("the difference is seen too shortly")
+    return windows

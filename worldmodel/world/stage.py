@@ -11,30 +11,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from worldmodel.world.scenes import (
+from worldmodel.world.forms import (
     EXTENTS,
-    FPS,
     LYING,
-    NUM_FRAMES,
+    SLIDING_CATEGORIES,
     UPRIGHT,
+    Vector,
+)
+from worldmodel.world.scenes import (
+    FPS,
+    NUM_FRAMES,
+    PLAIN,
     Body,
     Camera,
     Colour,
+    Material,
     Room,
     Scene,
     Slab,
-    draw_camera,
-    draw_colours,
-    draw_room,
 )
+from worldmodel.world.style import Style, away_from, draw_camera, draw_room
 
 # Frames that must remain after the last hiding, so that the outcome is seen (0.9 s).
 FRAMES_AFTER = 14
 # Frames before the first hiding, so that what is hidden has been seen (0.6 s).
 FRAMES_BEFORE = 10
-# Widest stretch of a lane that one screen hides, metres; half of what the camera sees of a lane.
+# Hidings are planned this much longer than wanted: a frame at either end may show a sliver.
+LONG_HIDING = 18
+# Widest stretch of a lane that one screen hides, metres; 0.6 of what the camera sees of a lane.
 MAX_HIDDEN_WIDTH = 1.75
-PASSER_SHARES = {"sphere": 0.4, "box": 0.25, "cylinder": 0.15, "capsule": 0.1, "ellipsoid": 0.1}
 BOUNCE_DAMPING = 8.0
 # Slope of the line of sight at a screen's edge: the corner of a box peeks out by this much of its
 # depth before its side does.
@@ -46,55 +51,111 @@ class Stage:
     """Room, camera, bystanders and colours of a scene that has no event yet.
 
     Attributes:
+        style: what its things may be made of.
+        bystanders: bodies in the background.
         centre_x: about where the event shall be, metres.
-        colours: four, far apart: of the protagonist, the screen, another thing, and a spare.
+        colours: five, far apart: of the protagonist, the screen, another thing, and two spares.
+        screen_form, screen_material: of its screens.
+        decoy_slot: -1, or the slot among the screens (0 or 1) of one that hides nothing.
     """
 
+    style: Style
     room: Room
     camera: Camera
     bystanders: tuple[Body, ...]
     centre_x: float
     colours: list[Colour]
+    screen_form: str
+    screen_material: Material
+    decoy_slot: int
 
-    def scene(self, kind: str, protagonist: Body, slabs: tuple[Slab, ...]) -> Scene:
+    def scene(
+        self, kind: str, protagonist: Body, slabs: tuple[Slab, ...], others: tuple[Body, ...] = ()
+    ) -> Scene:
         """The stage with its protagonist in slot 0."""
         return Scene(
             room=self.room,
             camera=self.camera,
-            bodies=(protagonist, *self.bystanders),
+            bodies=(protagonist, *others, *self.bystanders),
             slabs=slabs,
             tracked=0,
             kind=kind,
         )
 
+    def screen(self, half: Vector, place: Vector, colour: Colour) -> Slab:
+        """A screen of the stage's form and material that stands."""
+        return Slab(
+            half=half,
+            colour=colour,
+            path=((0.0, place),),
+            form=self.screen_form,
+            material=self.screen_material,
+            screen=True,
+        )
 
-def draw_stage(rng: np.random.Generator, light_x: float = 1.2, spread: float = 0.4) -> Stage:
-    """A stage, in three of ten scenes with a bystander in the background.
+    def with_decoy(self, rng: np.random.Generator, screen: Slab, lane_y: float) -> tuple[Slab, ...]:
+        """The screen, and where the stage has one beside it another that hides nothing.
+
+        The decoy stands behind the lane, on the other side; where the screen comes and goes, half
+        of the decoys do so at the same time. So to know that there is a screen somewhere is not to
+        know where something is hidden.
+        """
+        if self.decoy_slot < 0:
+            return (screen,)
+        half = (float(rng.uniform(0.35, 0.75)), 0.03, screen.half[2] * float(rng.uniform(0.8, 1.1)))
+        side = -1.0 if screen.stand[0] > 0 else 1.0
+        far = lane_y + rng.uniform(0.4, 0.75)
+        x = screen.stand[0] + side * (screen.half[0] + half[0] * rng.uniform(0.3, 1.2))
+        stand = (float(x), float(far), half[2])
+        decoy = self.screen(half, stand, self.colours[4])
+        if rng.random() < 0.5:
+            away = away_from(rng, decoy)
+            path = tuple((t, stand if at == screen.stand else away) for t, at in screen.path)
+            decoy = replace(decoy, path=path)
+        return (decoy, screen) if self.decoy_slot == 0 else (screen, decoy)
+
+
+def draw_stage(
+    rng: np.random.Generator, style: Style, light_x: float = 1.2, spread: float = 0.3
+) -> Stage:
+    """A stage, sometimes with a bystander in the background or a second screen.
 
     Bystanders are fixed: a solver that also moved the protagonist might place them a rounding error
     apart in the two worlds, and frames would no longer be equal to the bit.
     """
-    colours = draw_colours(rng, 6)
-    room, camera = draw_room(rng, light_x), draw_camera(rng)
-    sides = rng.permutation([-1.0, 1.0])[: int(rng.random() < 0.3)]
+    colours = style.draw_colours(rng, 7)
+    room, camera = draw_room(rng, style, light_x), draw_camera(rng, style.mix)
+    sides = rng.permutation([-1.0, 1.0])[: int(rng.random() < style.mix.bystander)]
     bystanders = tuple(
-        _bystander(rng, side, colour) for side, colour in zip(sides, colours[4:], strict=False)
+        _bystander(rng, style, side, colour)
+        for side, colour in zip(sides, colours[5:], strict=False)
     )
-    return Stage(room, camera, bystanders, rng.uniform(-spread, spread), colours[:4])
+    decoy_slot = int(rng.integers(2)) if rng.random() < style.mix.decoy else -1
+    return Stage(
+        style=style,
+        room=room,
+        camera=camera,
+        bystanders=bystanders,
+        centre_x=float(rng.uniform(-spread, spread)),
+        colours=colours[:5],
+        screen_form=style.draw_screen_form(rng),
+        screen_material=style.draw_slab_material(rng),
+        decoy_slot=decoy_slot,
+    )
 
 
-def _bystander(rng: np.random.Generator, side: float, colour: Colour) -> Body:
-    category = str(rng.choice(["box", "cylinder", "ellipsoid", "sphere"]))
-    size = rng.uniform(0.16, 0.26)
-    stands = category in ("box", "cylinder")
+def _bystander(rng: np.random.Generator, style: Style, side: float, colour: Colour) -> Body:
+    category = style.draw_category(rng)
+    size = float(rng.uniform(0.16, 0.26))
+    stands = category in ("cylinder", *SLIDING_CATEGORIES)
     height = size * EXTENTS[category][2 if stands else 0]
     return Body(
         category=category,
         size=size,
         colour=colour,
-        position=(side * rng.uniform(0.3, 2.0), rng.uniform(1.7, 2.5), height),
+        position=(float(side * rng.uniform(0.3, 2.0)), float(rng.uniform(1.9, 2.6)), height),
         quaternion=UPRIGHT if stands else LYING,
-        pattern=int(rng.integers(3)),
+        material=style.draw_body_material(rng, size),
         fixed=True,
     )
 
@@ -133,6 +194,11 @@ class Passage:
         return float(self.body.extents[0])
 
     @property
+    def height(self) -> float:
+        """Of the body above the floor, metres."""
+        return 2 * self.body.position[2]
+
+    @property
     def outline_x(self) -> float:
         """From the body's centre to its outline as the camera sees it along the lane, metres."""
         return _outline(self.body)
@@ -164,14 +230,11 @@ class Passage:
             point = (self.x_at(frame) + side * self.outline_x, self.lane_y)
             edges.append(stage.camera.seen_at(round(frame), point, self.screen_y))
         depth = _depth(self.body) * (0.4 if self.body.category == "sphere" else 1.0)
-        tops = [(self.lane_y + depth, 2 * self.reach_x), *([cover] if cover else [])]
+        tops = [(self.lane_y + depth, self.height), *([cover] if cover else [])]
         least = max(stage.camera.height_to_cover(top, self.screen_y) for top in tops)
         height = least * self.height_factor
-        return Slab(
-            half=(abs(edges[1] - edges[0]) / 2, 0.03, height / 2),
-            colour=colour,
-            path=((0.0, (sum(edges) / 2, self.screen_y, height / 2)),),
-        )
+        half = (abs(edges[1] - edges[0]) / 2, 0.03, height / 2)
+        return stage.screen(half, (sum(edges) / 2, self.screen_y, height / 2), colour)
 
 
 def _depth(body: Body) -> float:
@@ -190,13 +253,13 @@ def passer(
     category: str,
     size: float,
     colour: Colour,
-    pattern: int,
+    material: Material,
     place: tuple[float, float],
     velocity: float,
 ) -> Body:
     """A body that rolls along x without slipping (a box slides), from `place` = (x, y)."""
-    radius = size * EXTENTS[category][0]
-    slides = category == "box"
+    slides = category in SLIDING_CATEGORIES
+    radius = size * EXTENTS[category][2 if slides else 0]
     return Body(
         category=category,
         size=size,
@@ -205,7 +268,7 @@ def passer(
         quaternion=UPRIGHT if slides else LYING,
         velocity=(velocity, 0.0, 0.0),
         spin=(0.0, 0.0 if slides else velocity / radius, 0.0),
-        pattern=pattern,
+        material=material,
         # On a slick floor a ball that a wall sends back keeps its speed although it spins against
         # it, and a box slides on as if on ice.
         friction=(0.0 if slides else 0.08, 0.0),
@@ -220,7 +283,8 @@ def draw_passage(
     speed: tuple[float, float] = (0.55, 1.65),
     size: tuple[float, float] = (0.22, 0.29),
     first_hidden: tuple[int, int] = (FRAMES_BEFORE, NUM_FRAMES),
-    num_hidden: tuple[int, int] = (9, 24),
+    num_hidden: tuple[int, int] = (9, 30),
+    long_share: float = 0.0,
     max_width: float = MAX_HIDDEN_WIDTH,
     frames_after: int = FRAMES_AFTER,
     gap: float = 0.0,
@@ -235,26 +299,40 @@ def draw_passage(
         first_hidden: range of the frame in which it is first wholly hidden.
         num_hidden: range of frames for which it is hidden, less where the screen would be wider
             than `max_width` metres (measured along the lane).
+        long_share: share of passages that are slow enough to be hidden for `LONG_HIDING` frames.
         max_width: see above.
         frames_after: frames that must remain after the hiding.
         gap: least distance from the lane to the screen, metres.
     """
-    category = str(rng.choice(list(PASSER_SHARES), p=list(PASSER_SHARES.values())))
-    radius = rng.uniform(*size)
+    category = stage.style.draw_category(rng)
+    radius = float(rng.uniform(*size))
     direction = float(rng.choice([-1.0, 1.0]))
-    velocity = direction * np.exp(rng.uniform(*np.log(speed)))
-    body = passer(category, radius, stage.colours[0], int(rng.integers(3)), (0.0, 0.0), velocity)
-    room = (max_width - 2 * _outline(body)) * FPS / abs(velocity)
+    body = passer(category, radius, stage.colours[0], PLAIN, (0.0, 0.0), 1.0)
+    way = max_width - 2 * _outline(body)
+    shortest, fastest = num_hidden[0], speed[1]
+    if rng.random() < long_share:
+        shortest = LONG_HIDING
+        fastest = min(fastest, way * FPS / (LONG_HIDING + 1))
+    velocity = direction * float(np.exp(rng.uniform(np.log(speed[0]), np.log(fastest))))
+    body = passer(
+        category,
+        radius,
+        stage.colours[0],
+        stage.style.draw_body_material(rng, radius),
+        (0.0, 0.0),
+        velocity,
+    )
+    room = way * FPS / abs(velocity)
     longest = max(min(num_hidden[1], room, NUM_FRAMES - frames_after - first_hidden[0] - 1), 1)
-    frames = rng.uniform(min(num_hidden[0], longest), longest)
+    frames = float(rng.uniform(min(shortest, longest), longest))
     latest = min(first_hidden[1], NUM_FRAMES - frames_after - frames)
-    start = rng.uniform(first_hidden[0], latest)
-    lane_y = rng.uniform(0.1, 0.8)
+    start = float(rng.uniform(first_hidden[0], latest))
+    lane_y = float(rng.uniform(0.1, 0.8))
     start_x = stage.centre_x - velocity * (start + frames / 2) / FPS
     return Passage(
         body=replace(body, position=(start_x, lane_y, body.position[2])),
-        screen_y=lane_y - max(_depth(body) + rng.uniform(0.08, 0.3), gap),
+        screen_y=lane_y - max(_depth(body) + float(rng.uniform(0.08, 0.3)), gap),
         first_hidden=start,
         num_hidden=frames,
-        height_factor=rng.uniform(1.03, 1.22),
+        height_factor=float(rng.uniform(1.03, 1.22)),
     )
