@@ -274,8 +274,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     which numba's own library uses for the same end, references to arrays are not counted: calls
     for single pixels would spend more than half of their time on that.
     """
-    compiler = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
-    return compiler(inspect.unwrap(function))
+    options = {"nogil": True, "error_model": "numpy", "_nrt": False}
+    plain = inspect.unwrap(function)
+    try:
+        return njit(cache=True, **options)(plain)  # type: ignore[call-overload]
+    except RuntimeError:
+        # Neither this folder nor the user's own can be written to: compiled anew in each process.
+        return njit(**options)(plain)  # type: ignore[call-overload]
 
 
 @compiled
