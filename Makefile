@@ -23,8 +23,8 @@ NAME = $(basename $(notdir $(CONFIG)))
 
 # The physics world each configuration learns from; another configuration brings its own shards.
 PHYSICS = data/physics
-PHYSICS_ARGS = --num_clips 1000 --num_blocks 20 --size 64 --seed 0
-PHYSICS_SAYS = 1000 training clips and 360 blocks, about 1 minute on two cores and 0.2 GB of disk
+PHYSICS_ARGS = --num_clips 2000 --num_blocks 20 --size 64 --seed 0
+PHYSICS_SAYS = 2000 training clips and 360 blocks, about 1 1/2 minutes on two cores and 0.3 GB of disk
 ifeq ($(NAME),base)
 PHYSICS = data/physics-128
 PHYSICS_ARGS = --num_clips 4000 --num_blocks 50 --size 128 --seed 0

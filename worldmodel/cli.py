@@ -128,7 +128,7 @@ def generate_arguments(parser: ArgumentParser) -> None:
 
     parser.add_argument("--out", type=str, required=True, help="folder of the set")
     parser.add_argument(
-        "--num_clips", type=int, default=1000, help="training clips; a tenth each beside them"
+        "--num_clips", type=int, default=2000, help="training clips; a tenth each beside them"
     )
     parser.add_argument(
         "--num_blocks",

@@ -146,7 +146,7 @@ def test_the_default_set_is_generated_where_it_is_missing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(generate, "generate", fake)
     assert room.find_set(None) == Path("data/physics")
-    assert made == [{"num_clips": 1000, "num_blocks": 20, "size": 64, "seed": 0}]
+    assert made == [{"num_clips": 2000, "num_blocks": 20, "size": 64, "seed": 0}]
     room.find_set(None)
     assert len(made) == 1
 

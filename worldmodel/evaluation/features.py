@@ -88,7 +88,7 @@ def find_samples(root: Path, split: str, kind: str) -> list[SampleRef]:
     if not any(root.glob(pattern)):
         raise InputError(
             f"{root} has no {pattern}: evaluation needs clips and blocks of the physics world for "
-            f"{split}; make a set with `worldmodel generate --out {root} --num_clips 1000 "
+            f"{split}; make a set with `worldmodel generate --out {root} --num_clips 2000 "
             "--num_blocks 20`"
         )
     refs = [ref for shard in resolve_shards([str(root / pattern)]) for ref in scan_shard(shard)]

@@ -63,9 +63,9 @@ from worldmodel.models.checkpoint import LoadedModel, load_model
 from worldmodel.models.hierarchy import Hierarchy
 
 DEFAULT_DATA = Path("data/physics")
-DEFAULT_SET = {"num_clips": 1000, "num_blocks": 20, "size": 64, "seed": 0}
+DEFAULT_SET = {"num_clips": 2000, "num_blocks": 20, "size": 64, "seed": 0}
 # Training clips for probes and trivial predictors. Event clips count twice, mirrored as well.
-EVENT_CLIPS, FREE_CLIPS = 700, 150
+EVENT_CLIPS, FREE_CLIPS = 1000, 150
 NUM_UNTRAINED = 10
 SPLITS = ("train", "val", "test")
 
@@ -165,8 +165,13 @@ def find_set(data: Path | None) -> Path:
     if data is None and not (root / "index.json").is_file():
         from worldmodel.world.generate import generate  # a renderer that reports seldom need
 
-        size, seed = DEFAULT_SET["size"], DEFAULT_SET["seed"]
-        generate(root, DEFAULT_SET["num_clips"], DEFAULT_SET["num_blocks"], size, seed)
+        generate(
+            root,
+            num_clips=DEFAULT_SET["num_clips"],
+            num_blocks=DEFAULT_SET["num_blocks"],
+            size=DEFAULT_SET["size"],
+            seed=DEFAULT_SET["seed"],
+        )
     read_index(root)
     return root
 
