@@ -79,8 +79,9 @@ def test_clips_hold_what_they_promise(world):
                 assert array.dtype == np.float32 and np.isfinite(array).all(), name
 
 
-def test_other_processes_same_bytes(world, tmp_path):
-    generate(tmp_path / "again", **ARGUMENTS, processes=2)
+@pytest.mark.parametrize("processes", [2, 3])
+def test_other_processes_same_bytes(world, tmp_path, processes):
+    generate(tmp_path / "again", **ARGUMENTS, processes=processes)
     assert hashes(tmp_path / "again") == hashes(world)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from worldmodel.data.flow import optical_flow
+from worldmodel.world.flow import optical_flow
 from worldmodel.world.free import free_scene
 from worldmodel.world.open_blocks import KINDS
 from worldmodel.world.render import render

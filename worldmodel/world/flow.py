@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from worldmodel.clips import Truth
+from worldmodel.world.forms import Quaternion
+from worldmodel.world.visibility import SLAB_ID, rotation
 
-# Ids of slabs start here (`docs/formats.md`); bodies count from 1.
-FIRST_SLAB_ID = 100
 # A point is still seen if what its pixel shows next is this near to it in depth.
 SEEN_METRES = 0.03
 
@@ -54,22 +54,16 @@ def _carried(
     """World points `(H, W, 3)` one frame later, each on the thing with its id."""
     moved = points.copy()
     for identity in np.unique(ids[ids > 0]):
-        slab = int(identity) >= FIRST_SLAB_ID
-        slot = int(identity) - (FIRST_SLAB_ID if slab else 1)
+        slab = int(identity) >= SLAB_ID
+        slot = int(identity) - (SLAB_ID if slab else 1)  # bodies count from 1
         before, after = state["slab_pose" if slab else "pose"][frame : frame + 2, slot]
         mine = ids == identity
-        turn = rotation(after[3:]) @ rotation(before[3:]).T
+        turn = _rotation(after) @ _rotation(before).T
         moved[mine] = (points[mine] - before[:3]) @ turn.T + after[:3]
     return moved
 
 
-def rotation(quaternion: np.ndarray) -> np.ndarray:
-    """The rotation matrix of a quaternion w, x, y, z."""
-    w, x, y, z = quaternion / np.linalg.norm(quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+def _rotation(pose: np.ndarray) -> np.ndarray:
+    w, x, y, z = (float(part) for part in pose[3:])
+    quaternion: Quaternion = (w, x, y, z)
+    return rotation(quaternion)
