@@ -41,6 +41,7 @@ class WorldPair:
         min_frames: how long each must last.
         splice_frame: of a kind in open view, where nothing is hidden: the frame in which the bodies
             of both worlds are at the same places. Then there are no windows.
+        variant: in which of several ways the worlds differ, where a kind has several.
     """
 
     a: Scene
@@ -48,6 +49,7 @@ class WorldPair:
     num_windows: int = 1
     min_frames: int = 7
     splice_frame: int | None = None
+    variant: str = ""
 
 
 Concept = Callable[[np.random.Generator, Style], WorldPair]
@@ -126,7 +128,7 @@ def constancy(rng: np.random.Generator, style: Style) -> WorldPair:
     slabs = stage.with_decoy(rng, screen, passage.lane_y)
     worlds = [stage.scene("constancy", each, slabs) for each in (body, other)]
     first = int(rng.integers(2))
-    return WorldPair(worlds[first], worlds[1 - first])
+    return WorldPair(worlds[first], worlds[1 - first], variant=aspect)
 
 
 def continuity(rng: np.random.Generator, style: Style) -> WorldPair:

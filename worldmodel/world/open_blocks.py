@@ -134,6 +134,7 @@ def inertia(rng: np.random.Generator, style: Style) -> WorldPair:
     turned = moving.spin[1] * splice / FPS
     if rng.random() < 0.5:
         # The other way: it has turned as far the other way when they meet.
+        variant = "turns"
         other = replace(
             moving,
             position=(x + speed * splice / FPS, y, z),
@@ -142,6 +143,7 @@ def inertia(rng: np.random.Generator, style: Style) -> WorldPair:
             quaternion=turned_about_y(moving.quaternion, 2 * turned),
         )
     else:
+        variant = "stops"
         other = replace(
             moving,
             position=(x, y, z),
@@ -149,7 +151,8 @@ def inertia(rng: np.random.Generator, style: Style) -> WorldPair:
             spin=(0.0, 0.0, 0.0),
             quaternion=turned_about_y(moving.quaternion, turned),
         )
-    return _in_any_order(rng, stage, "inertia", [moving, other], splice)
+    pair = _in_any_order(rng, stage, "inertia", [moving, other], splice)
+    return replace(pair, variant=variant)
 
 
 def collision(rng: np.random.Generator, style: Style) -> WorldPair:

@@ -124,7 +124,7 @@ def _clip(task: Task, rng: np.random.Generator) -> tuple[Members, dict[str, Any]
         scene = pair.a if world == "a" else pair.b
         footage = render(scene, simulate(scene), task.size)
         present = scene.bodies[0].present
-        more = {"present": present, "world": world, "hidden_frames": [0, 0]}
+        more = {"present": present, "world": world, "hidden_frames": [0, 0]} | _variant(pair)
         if kind in HIDDEN_KINDS:
             if present:
                 state = footage.truth.state
@@ -166,7 +166,11 @@ def _block(task: Task, rng: np.random.Generator) -> tuple[Members, dict[str, Any
     if pair.splice_frame is not None:
         splices = [pair.splice_frame]
     more = {"splice_frames": splices, "hidden_windows": [list(window) for window in windows]}
-    return members, _metadata(task, pair.a) | more
+    return members, _metadata(task, pair.a) | more | _variant(pair)
+
+
+def _variant(pair: WorldPair) -> dict[str, str]:
+    return {"variant": pair.variant} if pair.variant else {}
 
 
 def _metadata(task: Task, scene: Scene) -> dict[str, Any]:
