@@ -28,7 +28,7 @@ PHYSICS_SAYS = 2000 training clips and 360 blocks, about 1 1/2 minutes on two co
 ifeq ($(NAME),base)
 PHYSICS = data/physics-128
 PHYSICS_ARGS = --num_clips 4000 --num_blocks 50 --size 128 --seed 0
-PHYSICS_SAYS = 4000 training clips and 450 blocks, about 80 core-minutes and 2 GB of disk
+PHYSICS_SAYS = 4000 training clips and 900 blocks, about 10 core-minutes and 2 GB of disk
 endif
 
 # DATA=folder of videos: they are packed into a set of their own and trained on.

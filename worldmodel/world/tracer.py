@@ -10,6 +10,9 @@ list wins. The compiler may neither reorder nor fuse operations (no `fastmath`).
 While the camera stands still, what never moves is drawn once. A frame then draws again only what a
 moving solid's rectangle touches or what may lie in its shadow, by the same functions, so that the
 bits are those of drawing everything.
+
+All kernels stand in this one file: numba keeps what it compiled beside the file, and a caller would
+not notice that something it calls has changed in another one.
 """
 
 from __future__ import annotations
