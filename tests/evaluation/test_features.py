@@ -7,6 +7,9 @@ import pytest
 import torch
 from square_world import FRAMES, SIZE, footage
 
+from worldmodel.clips import Truth
+from worldmodel.data.shards import read_members, write_shard
+from worldmodel.data.truth import decode_truth, encode_truth
 from worldmodel.errors import InputError
 from worldmodel.evaluation.features import (
     chunked,
@@ -63,6 +66,18 @@ def test_every_second_frame_from_the_first_and_no_fewer_than_a_clip() -> None:
 def test_a_missing_split_is_named(squares: Path) -> None:
     with pytest.raises(InputError, match=r"has no train/blocks-\*\.tar: evaluation needs"):
         find_samples(squares, "train", "blocks")
+
+
+def test_a_set_of_an_earlier_version_is_named(squares: Path, tmp_path: Path) -> None:
+    ref = find_samples(squares, "val", "clips")[0]
+    members = read_members(ref)
+    truth = decode_truth(members)
+    state = {name: array for name, array in truth.state.items() if not name.startswith("slab")}
+    members |= encode_truth(Truth(truth.depth, truth.ids, state))
+    write_shard(tmp_path / "val" / "clips-000000.tar", [(ref.key, members)])
+    old = find_samples(tmp_path, "val", "clips")
+    with pytest.raises(InputError, match=r"no slab_box, slab_screen: an earlier version"):
+        list(read_samples(old, SPEC, 4, 0, blocks=False))
 
 
 def test_mirror_moves_the_square_and_its_truth_alike() -> None:

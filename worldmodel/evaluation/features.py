@@ -31,6 +31,16 @@ from worldmodel.models.hierarchy import Hierarchy, LevelPrediction
 
 CHUNK = 8
 TRUTH_MEMBERS = ("depth.png", "ids.png", "state.npz")
+# Arrays of the state that evaluation reads of every clip.
+STATE_ARRAYS = (
+    "tracked",
+    "present",
+    "image_position",
+    "visible_fraction",
+    "amodal_area",
+    "slab_box",
+    "slab_screen",
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,12 @@ def _read_world(
     video = open_video(members[f"{prefix}mp4"])
     frames = video.get_frames(list(indices), size=(size, size))
     truth = take_frames(decode_truth(members, prefix), list(indices))
+    missing = [name for name in STATE_ARRAYS if name not in truth.state]
+    if missing:
+        raise InputError(
+            f"{prefix}state.npz has no {', '.join(missing)}: an earlier version made the set; "
+            "make it anew with `worldmodel generate`"
+        )
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).contiguous(), truth
 
 

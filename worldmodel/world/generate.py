@@ -39,6 +39,8 @@ BLOCKS_PER_SHARD = 12
 # Arguments of an unfinished run, so that it is never continued with others.
 UNFINISHED_NAME = ".unfinished.json"
 MIN_SIZE, MAX_SIZE = 16, 1024
+# Of many arguments that differ, an error names the first few.
+MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,12 @@ def _begin(out: Path, arguments: dict[str, Any]) -> None:
 def _refuse_other_arguments(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if differing:
-        was = ", ".join(f"{name} {found.get(name)}" for name in differing)
-        now = ", ".join(f"{name} {wanted[name]}" for name in differing)
+        named = differing[:MAX_NAMED]
+        was = ", ".join(f"{name} {found.get(name, 'unknown')}" for name in named)
+        now = ", ".join(f"{name} {wanted[name]}" for name in named)
+        more = f" (and {len(differing) - MAX_NAMED} more)" if len(differing) > MAX_NAMED else ""
         raise InputError(
-            f"{out} holds a set made with {was}, but now asked for with {now}; "
+            f"{out} holds a set made with {was}, but now asked for with {now}{more}; "
             "choose another folder or remove that one"
         )
 
