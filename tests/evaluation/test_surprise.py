@@ -7,6 +7,7 @@ from square_world import FRAMES, Planted, block
 
 from worldmodel.evaluation.features import pad_chunk
 from worldmodel.evaluation.surprise import (
+    OPEN_KINDS,
     BlockScores,
     bootstrap_interval,
     choose_place,
@@ -24,6 +25,7 @@ from worldmodel.evaluation.surprise import (
 )
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
+from worldmodel.world import open_blocks
 
 CPU = torch.device("cpu")
 TWO_WINDOWS = ((3, 6), (9, 12))
@@ -228,6 +230,11 @@ def test_kinds_in_open_view_are_a_tier_of_their_own() -> None:
     assert headline["overall"]["relative_accuracy"] == pytest.approx(0.6)
     assert headline["open_view"]["relative_accuracy"] == 0
     assert headline["open_view"]["num_blocks"] == 5
+
+
+def test_the_open_tier_is_that_of_the_world() -> None:
+    """Evaluation names the kinds itself, so that it need not load the simulator."""
+    assert set(OPEN_KINDS) == set(open_blocks.OPEN_KINDS)
 
 
 def test_a_change_in_open_view_lies_between_two_frames() -> None:

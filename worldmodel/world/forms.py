@@ -40,7 +40,7 @@ EXTENTS = {
 
 TRAINING_SCREENS = ("plain", "arch", "gable")
 UNSEEN_SCREENS = ("battlements", "knobs")
-SLAB_FORMS = TRAINING_SCREENS + UNSEEN_SCREENS + ("pillar", "steps", "container")
+SLAB_FORMS = TRAINING_SCREENS + UNSEEN_SCREENS + ("steps", "container")
 CREST = 0.22  # metres that a screen's form adds on top
 WALL = 0.03  # metres, half the thickness of a container's walls
 NUM_STEPS = 3
@@ -173,8 +173,6 @@ def slab_parts(form: str, half: Vector) -> tuple[Part, ...]:
                 for side in (-1.0, 1.0)
             ),
         )
-    if form == "pillar":
-        return (Part("cylinder", (x, x, z)),)
     if form == "steps":
         return tuple(
             Part(

@@ -167,22 +167,15 @@ def collision(rng: np.random.Generator, style: Style) -> WorldPair:
     splice = _splice_frame(rng)
     speed = striker.velocity[0]
     y, z = striker.position[1], striker.position[2]
-    target = replace(
-        passer(
-            style.draw_category(rng),
-            striker.size * float(rng.uniform(0.85, 1.1)),
-            stage.colours[2],
-            style.draw_body_material(rng, striker.size),
-            (0.0, y),
-            0.0,
-        ),
+    target = passer(
+        style.draw_category(rng),
+        striker.size * float(rng.uniform(0.85, 1.1)),
+        stage.colours[2],
+        style.draw_body_material(rng, striker.size),
+        (0.0, y),
+        0.0,
     )
-    apart = float(striker.extents[0] + target.extents[0])
-    if {striker.category, target.category} <= set(SLIDING_CATEGORIES):
-        touching = apart
-    else:
-        # Round things of unequal height meet above or below their middles.
-        touching = _touching_distance(striker, target, apart)
+    touching = _touching_distance(striker, target)
     x = stage.centre_x - np.sign(speed) * touching / 2
     target = replace(
         target,
@@ -203,10 +196,11 @@ def collision(rng: np.random.Generator, style: Style) -> WorldPair:
     return _in_any_order(rng, stage, "collision", [striker, resting], splice, (target,))
 
 
-def _touching_distance(first: Body, second: Body, apart: float) -> float:
+def _touching_distance(first: Body, second: Body) -> float:
     """How far apart along x the centres of two bodies on the floor are when they touch."""
-    rolls = [body.category not in SLIDING_CATEGORIES for body in (first, second)]
-    if all(rolls):
+    apart = float(first.extents[0] + second.extents[0])
+    if not {first.category, second.category} & set(SLIDING_CATEGORIES):
+        # Round things of unequal height meet above or below their middles.
         rise = first.position[2] - second.position[2]
         return float(np.sqrt(max(apart**2 - rise**2, 0.0)))
     return apart

@@ -42,7 +42,7 @@ PALETTE = np.array(
         [0.52, 0.33, 0.18],  # brown
     ]
 )
-# None within 0.2 (in RGB) of a colour of the palette.
+# Each at least 0.19 (in one of red, green, blue) from every colour of the palette.
 UNSEEN_PALETTE = np.array(
     [
         [0.98, 0.42, 0.05],  # orange
