@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from worldmodel.clips import ClipBatch
+from worldmodel.data.encode import encode_video
 from worldmodel.data.shards import write_shard
-from worldmodel.data.video import encode_video
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 

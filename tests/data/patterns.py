@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from worldmodel.data.video import encode_video
+from worldmodel.data.encode import encode_video
 
 
 def moving_pattern(

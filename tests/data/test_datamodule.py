@@ -6,8 +6,8 @@ from patterns import clip_members, moving_pattern
 
 from worldmodel.data import datamodule
 from worldmodel.data.datamodule import ClipDataModule, hold_out
+from worldmodel.data.encode import encode_video
 from worldmodel.data.shards import SampleRef, write_shard
-from worldmodel.data.video import encode_video
 from worldmodel.errors import InputError
 
 Samples = list[tuple[str, dict[str, bytes]]]

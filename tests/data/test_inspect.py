@@ -7,10 +7,10 @@ from patterns import clip_members, moving_pattern
 from PIL import Image
 
 from worldmodel.clips import Truth
+from worldmodel.data.encode import encode_video
 from worldmodel.data.inspect import inspect_shards
 from worldmodel.data.shards import write_shard
 from worldmodel.data.truth import encode_truth
-from worldmodel.data.video import encode_video
 from worldmodel.errors import InputError
 
 

@@ -7,9 +7,10 @@ import pytest
 from patterns import moving_pattern
 
 from worldmodel.data.datamodule import ClipDataModule
+from worldmodel.data.encode import encode_video
 from worldmodel.data.pack import cut, pack, unique_keys
 from worldmodel.data.shards import read_index, read_members, read_metadata, scan_shard
-from worldmodel.data.video import encode_video, open_video
+from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 
 

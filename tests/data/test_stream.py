@@ -9,10 +9,11 @@ import torch
 from patterns import clip_members, moving_pattern
 
 from worldmodel.clips import ClipBatch, Truth
+from worldmodel.data.encode import encode_video
 from worldmodel.data.shards import SampleRef, resolve_shards, scan_shard, write_shard
 from worldmodel.data.stream import ClipDataset, ClipLoader, ClipRequest, EpochSampler
 from worldmodel.data.truth import encode_truth
-from worldmodel.data.video import encode_video, open_video
+from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from patterns import moving_pattern
 
-from worldmodel.data import video as video_module
-from worldmodel.data.video import encode_video, open_video, plan_segments
+from worldmodel.data import pyav_video
+from worldmodel.data.encode import encode_video
+from worldmodel.data.pyav_video import plan_segments
+from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 
 
@@ -196,7 +198,7 @@ def test_open_video__follows_no_playlist_to_other_files(tmp_path: Path) -> None:
 
 def test_open_video__refuses_frames_too_large_to_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode_video(moving_pattern(4), 8.0)
-    monkeypatch.setattr(video_module, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(pyav_video, "MAX_PIXELS", 1000)
     with pytest.raises(InputError, match="claims frames of 32x32 pixels; at most 1000"):
         open_video(data)
 

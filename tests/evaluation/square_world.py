@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from worldmodel.clips import Truth
+from worldmodel.data.encode import encode_video
 from worldmodel.data.shards import write_index, write_shard
 from worldmodel.data.truth import encode_truth
-from worldmodel.data.video import encode_video
 from worldmodel.evaluation.features import Block, Footage
 from worldmodel.models.hierarchy import Hierarchy, LevelPrediction
 

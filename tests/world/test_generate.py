@@ -60,7 +60,8 @@ def test_clips_hold_what_they_promise(world):
         for ref in scan_shard(shard):
             metadata = read_metadata(ref)
             members = read_members(ref)
-            assert set(members) == {"mp4", "json", "depth.png", "ids.png", "state.npz"}
+            truths = {"depth.png", "ids.png", "state.npz"}
+            assert set(members) == {"mp4", "mp4.packets", "json"} | truths
             video, truth = open_video(members["mp4"]), decode_truth(members)
             assert (video.num_frames, video.width, video.height) == (64, 16, 16)
             assert video.fps == metadata["fps"] == 16

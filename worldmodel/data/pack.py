@@ -28,8 +28,9 @@ import numpy as np
 from tqdm import tqdm
 
 from worldmodel.data import sampling, transforms
+from worldmodel.data.encode import encode_video
 from worldmodel.data.shards import write_index, write_shard
-from worldmodel.data.video import VideoDecoder, encode_video, open_video
+from worldmodel.data.video import VideoDecoder, open_video
 from worldmodel.errors import InputError
 
 MAX_SECONDS = 10.0
@@ -40,7 +41,6 @@ MIN_FRAMES = 16
 MAX_MISSING_SHARE = 0.05
 SAMPLES_PER_SHARD = 256  # about 80 MB at 128 pixels
 QUALITY = 20
-GOP = 12
 # fmt: off
 EXTENSIONS = frozenset((
     "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "mts", "m2ts", "wmv", "asf",
@@ -301,7 +301,7 @@ def _check_length(video: VideoDecoder) -> None:
 
 def _store(folder: Path, key: str, frames: np.ndarray, fps: float) -> Path:
     path = folder / f"{key}.mp4"
-    path.write_bytes(encode_video(frames, fps, crf=QUALITY, gop=GOP, fast_decode=True))
+    path.write_bytes(encode_video(frames, fps, crf=QUALITY))
     return path
 
 

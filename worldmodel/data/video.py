@@ -1,36 +1,31 @@
-"""Bytes to frames by index, and frames to bytes.
+"""Bytes to frames by index: one small interface, `VideoDecoder`, and what can stand behind it.
 
-One small interface, `VideoDecoder`, with PyAV (the default) or decord behind it. An index always
-counts frames in the order in which they are shown, from 0, as a sequential decode would give them.
-Frame counts come from the packets, never from the header, and nothing is allocated before the first
-wanted frame has really been decoded, so that a header that lies costs no memory.
+    planned     PyAV, fed only the packets that the wanted frames need; where they are indexed
+    pyav        PyAV, seeking to the keyframe before each wanted frame; any video
+    decord, torchcodec    a choice for those who have them
+
+An index always counts frames in the order in which they are shown, from 0, as a sequential decode
+would give them. Frame counts come from the packets, never from the header, and nothing is allocated
+before the first wanted frame has really been decoded, so that a header that lies costs no memory.
 
 Decoders must be opened in the process that uses them: one that has been carried over a fork hangs.
 """
 
-import io
 from abc import ABC, abstractmethod
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from worldmodel.errors import InputError
 
-Backend = Literal["pyav", "decord"]
+# `auto` is `planned` where the packets are indexed, else `pyav`.
+Backend = Literal["auto", "pyav", "decord", "torchcodec"]
 
 MAX_PIXELS = 8192 * 8192  # per frame: 67 million, twice the area of 8K video
-# Containers that hold frames themselves. A playlist (hls, concat, dash) would open other files.
-_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf,h264,hevc,ivf,yuv4mpegpipe"
-# Codecs with packets that are never shown; only decoding tells which.
-_CODECS_WITH_HIDDEN_PACKETS = ("vp8",)
-# Since 17 PyAV scales with a thread per core, which for small pictures costs 7 times the scaling.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+MAX_FRAMES = 2_000_000  # per video: 9 hours at 60 frames a second
+MAX_SECONDS = 86_400.0  # per video: a day
 
 
 class VideoDecoder(ABC):
@@ -94,323 +89,38 @@ class VideoDecoder(ABC):
         """Free the decoder."""
 
 
-def open_video(data: bytes | Path, backend: Backend = "pyav") -> VideoDecoder:
+def open_video(
+    data: bytes | Path, backend: Backend = "auto", packets: bytes | None = None
+) -> VideoDecoder:
     """Open a video held in memory or in a file.
 
     Args:
         data: a whole video file's bytes, or its path.
         backend: which library decodes.
+        packets: the stored index of the packets of `data`, for `auto`.
 
     Raises:
         InputError: this is no video, it has no frames, its frames are too large to be meant, or
             the library that was asked for is not installed.
     """
+    # Each is imported here, since it builds on this module.
+    if backend == "auto" and packets is not None and isinstance(data, bytes):
+        from worldmodel.data.planned_video import PlannedVideo
+
+        return PlannedVideo(data, packets)
+    if backend in ("auto", "pyav"):
+        from worldmodel.data.pyav_video import PyavVideo
+
+        return PyavVideo(data)
     if backend == "decord":
-        # Here, since it builds on this module.
         from worldmodel.data.decord_video import DecordVideo
 
         return DecordVideo(data)
-    if backend != "pyav":
-        raise InputError(f"decoder must be 'pyav' or 'decord', got {backend!r}")
-    return _PyavVideo(data)
+    if backend == "torchcodec":
+        from worldmodel.data.torchcodec_video import TorchcodecVideo
 
-
-def plan_segments(wanted: Sequence[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Where to start decoding for which frames: never two segments where one run is as short.
-
-    Args:
-        wanted: frame indices, ascending.
-        keyframes: indices of the keyframes, ascending, the first at or before every wanted frame.
-
-    Returns:
-        (keyframe to start at, wanted frames to take in this run), ascending.
-    """
-    segments: list[tuple[int, list[int]]] = []
-    position = -1  # the last frame the current run has decoded
-    for index in wanted:
-        keyframe = keyframes[max(0, bisect_right(keyframes, index) - 1)]
-        if not segments or keyframe > position + 1:
-            segments.append((keyframe, []))
-        segments[-1][1].append(index)
-        position = index
-    return segments
-
-
-class _PyavVideo(VideoDecoder):
-    """PyAV, one thread: several worker processes beat several threads (1.9x against 1.3x of 2)."""
-
-    def __init__(self, data: bytes | Path) -> None:
-        self._data = data
-        self._name = "video" if isinstance(data, bytes) else f"video {data}"
-        self._reformatter = VideoReformatter()
-        self._rotation: int | None = None
-        try:
-            self._open()
-            self._index_packets()
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._name} cannot be decoded: {reason_of(error)}") from error
-        if not self._pts:
-            raise InputError(f"{self._name} holds no frame; it is empty or has been cut short")
-
-    def _open(self) -> None:
-        if isinstance(self._data, bytes):
-            if not self._data:
-                raise InputError(f"{self._name} is empty (0 bytes)")
-            source: Any = io.BytesIO(self._data)
-        else:
-            source = str(self._data)
-            if not Path(source).is_file():
-                raise InputError(f"{self._name} does not exist or is no file")
-        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-        self._container = av.open(source, container_options=options, metadata_errors="replace")
-        if not self._container.streams.video:
-            raise InputError(f"{self._name} has no picture stream; it may be sound only")
-        self._stream = self._container.streams.video[0]
-        codec = self._stream.codec_context
-        if codec.width <= 0 or codec.height <= 0:
-            raise InputError(f"{self._name} does not say how large its frames are")
-        if codec.width * codec.height > MAX_PIXELS:
-            raise InputError(
-                f"{self._name} claims frames of {codec.width}x{codec.height} pixels; "
-                f"at most {MAX_PIXELS} pixels are decoded"
-            )
-        self._stream.thread_type = "NONE"
-        codec.thread_count = 1
-        # The stream itself may tell another size than its container.
-        codec.options = {**codec.options, "max_pixels": str(MAX_PIXELS)}
-
-    def _index_packets(self) -> None:
-        found = [packet for packet in self._container.demux(self._stream) if packet.size]
-        self._num_packets = len(found)
-        packets = [(item.pts, item.is_keyframe) for item in found if not item.is_discard]
-        times = [pts for pts, _ in packets if pts is not None]
-        codec = self._stream.codec_context
-        # avi stores no times; those of reordered frames are made up by the reader, and wrong.
-        made_up = self._container.format.name == "avi" and codec.has_b_frames
-        hidden = codec.name in _CODECS_WITH_HIDDEN_PACKETS
-        if made_up or hidden or len(set(times)) != len(packets):
-            self._index_by_decoding()
-            return
-        self._pts = sorted(times)
-        position = {pts: index for index, pts in enumerate(self._pts)}
-        self._position = position
-        keyframes = {
-            position[pts] for pts, is_keyframe in packets if is_keyframe and pts is not None
-        }
-        self._keyframes = sorted(keyframes)
-        if not self._keyframes or self._keyframes[0] != 0:
-            self._keyframes.insert(0, 0)
-        self._sequential = False
-
-    def _index_by_decoding(self) -> None:
-        """For files whose packets lack times (H.264 in avi) or hide frames (VP8): count frames."""
-        self._sequential = True
-        found = [frame.pts for frame in self._decode_from_start()]
-        times = [pts for pts in found if pts is not None]
-        if len(times) != len(found) or times != sorted(set(times)):
-            rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-            base = self._stream.time_base or Fraction(1, 90000)
-            times = [round(index / rate / base) for index in range(len(found))]
-        self._pts = times
-        self._keyframes = [0]
-
-    def _reindex(self) -> bool:
-        """Whether decoding gives as many frames as there are packets, with other times."""
-        expected = self.num_frames
-        times, keyframes = self._pts, self._keyframes
-        self._index_by_decoding()
-        if self.num_frames == expected:
-            return True
-        self._pts, self._keyframes, self._sequential = times, keyframes, False
-        return False
-
-    @property
-    def fps(self) -> float:
-        stated = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        duration = float(self.pts_seconds([self.num_frames - 1])[0])
-        measured = (self.num_frames - 1) / duration if duration > 0 else stated
-        # Times may be rounded to milliseconds (mkv), which would turn 12 into 11.998.
-        return stated if abs(measured - stated) < 0.005 * stated else measured
-
-    @property
-    def num_frames(self) -> int:
-        return len(self._pts)
-
-    @property
-    def width(self) -> int:
-        return self._shown_size()[0]
-
-    @property
-    def height(self) -> int:
-        return self._shown_size()[1]
-
-    @property
-    def pixel_aspect(self) -> float:
-        ratio = float(self._stream.sample_aspect_ratio or 1)
-        self._shown_size()
-        return 1 / ratio if (self._rotation or 0) % 180 else ratio
-
-    @property
-    def num_missing(self) -> int:
-        return max(0, self._stream.frames - self._num_packets)
-
-    def _shown_size(self) -> tuple[int, int]:
-        width, height = self._stream.codec_context.width, self._stream.codec_context.height
-        # Only a frame tells its rotation; for square frames there is no need to decode one.
-        if width != height and self._rotation is None:
-            self.get_frames([0])
-        return (height, width) if (self._rotation or 0) % 180 else (width, height)
-
-    def pts_seconds(self, indices: Sequence[int]) -> np.ndarray:
-        base = float(self._stream.time_base or Fraction(1, 90000))
-        return np.array([(self._pts[i] - self._pts[0]) * base for i in indices], dtype=np.float64)
-
-    def get_frames(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
-        unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        if not len(unique):
-            raise IndexError("no frames asked for")
-        if unique[0] < 0 or unique[-1] >= self.num_frames:
-            raise IndexError(
-                f"frames {unique[0]} to {unique[-1]} wanted, "
-                f"{self._name} has 0 to {self.num_frames - 1}"
-            )
-        wanted = [int(index) for index in unique]
-        try:
-            frames = self._decode_wanted(wanted, size)
-        except (av.FFmpegError, OSError, MemoryError) as error:
-            raise InputError(f"{self._name} cannot be decoded: {reason_of(error)}") from error
-        if len(unique) == len(indices) and np.array_equal(inverse, np.arange(len(unique))):
-            return frames
-        return frames[inverse]
-
-    def _decode_wanted(self, wanted: list[int], size: tuple[int, int] | None) -> np.ndarray:
-        frames: np.ndarray | None = None
-        places = {index: place for place, index in enumerate(wanted)}
-        missing = dict(places)
-        for index, frame in self._walk(wanted):
-            picture = self._picture(frame, size)
-            if frames is None:
-                frames = np.empty((len(wanted), *picture.shape), dtype=np.uint8)
-            if picture.shape != frames.shape[1:]:
-                raise InputError(f"{self._name} changes its size at frame {index}; cut it there")
-            frames[places[index]] = picture
-            missing.pop(index, None)
-        if missing and not self._sequential and self._reindex():
-            return self._decode_wanted(wanted, size)
-        if missing or frames is None:
-            raise InputError(
-                f"{self._name} cannot be decoded: frame {next(iter(missing))} of "
-                f"{self.num_frames} is missing or damaged"
-            )
-        return frames
-
-    def _walk(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Each wanted frame once, as long as the file gives it."""
-        if self._sequential:
-            remaining = set(wanted)
-            for index, frame in enumerate(self._decode_from_start()):
-                if index in remaining:
-                    yield index, frame
-                if index >= wanted[-1]:
-                    return
-            return
-        left = dict.fromkeys(wanted)
-        for keyframe, indices in plan_segments(wanted, self._keyframes):
-            self._container.seek(self._pts[keyframe], stream=self._stream, backward=True)
-            for index, frame in self._pick(self._container.decode(self._stream), indices):
-                left.pop(index)
-                yield index, frame
-        if left:  # seeking has landed too late: no usable index in the container
-            yield from self._pick(self._decode_from_start(), list(left))
-
-    def _pick(
-        self, decoded: Iterator[av.VideoFrame], indices: list[int]
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        remaining = set(indices)
-        for frame in decoded:
-            index = self._position.get(frame.pts, -1) if frame.pts is not None else -1
-            if index in remaining:
-                remaining.remove(index)
-                yield index, frame
-            if not remaining or index > indices[-1]:
-                return
-
-    def _decode_from_start(self) -> Iterator[av.VideoFrame]:
-        self._container.close()
-        self._open()
-        yield from self._container.decode(self._stream)
-
-    def _picture(self, frame: av.VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
-        self._rotation = round(frame.rotation / 90) * 90 % 360
-        width, height = size or (frame.width, frame.height)
-        if size and self._rotation % 180:
-            width, height = height, width
-        # AREA weighs every source pixel, so scaling down does not alias.
-        scaled = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=Interpolation.AREA, **_ONE_THREAD
-        )
-        picture = scaled.to_ndarray()
-        return np.rot90(picture, self._rotation // 90) if self._rotation else picture
-
-    def close(self) -> None:
-        self._container.close()
-
-
-def encode_video(
-    frames: np.ndarray,
-    fps: float,
-    lossless: bool = False,
-    *,
-    crf: int = 18,
-    gop: int = 16,
-    fast_decode: bool = False,
-) -> bytes:
-    """Encode frames as an H.264 mp4; equal frames give equal bytes.
-
-    Args:
-        frames: uint8 `(T, H, W, 3)`, red green blue; H and W even unless lossless.
-        fps: frames per second, constant.
-        lossless: x264 in RGB at qp 0, which decodes to the same bits; else yuv420p.
-        crf: x264's constant quality where not lossless; 18 is near transparent.
-        gop: frames from one keyframe to the next; groups are closed.
-        fast_decode: leave out what is slow to decode (CABAC, deblocking) for some 5 % more bytes.
-
-    Raises:
-        ValueError: frames of another shape or type, odd sides where not lossless, or fps <= 0.
-    """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
-    height, width = frames.shape[1:3]
-    if not lossless and (height % 2 or width % 2):
-        raise ValueError(f"yuv420p needs even sides, got {width}x{height}; crop or use lossless")
-    if not fps > 0:
-        raise ValueError(f"fps must be above 0, got {fps}")
-    options = {
-        "preset": "veryfast",
-        # One thread: with more, x264 chooses its slices and so its bytes by the machine. No mbtree:
-        # below 64 pixels it reads memory it has not written, and 1 in 20 encodings is another.
-        "x264-params": "threads=1:mbtree=0:scenecut=0:open-gop=0:bframes=0:"
-        f"keyint={gop}:min-keyint={gop}",
-        **({"qp": "0"} if lossless else {"crf": str(crf)}),
-        **({"tune": "fastdecode"} if fast_decode else {}),
-    }
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
-        # 1001: NTSC's 30000/1001 comes back exactly.
-        rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream(
-            "libx264rgb" if lossless else "libx264", rate, options=options
-        )
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "rgb24" if lossless else "yuv420p"
-        stream.codec_context.thread_count = 1
-        for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.pts = index
-            frame.time_base = 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return buffer.getvalue()
+        return TorchcodecVideo(data)
+    raise InputError(f"decoder must be auto, pyav, decord or torchcodec, got {backend!r}")
 
 
 def reason_of(error: BaseException) -> str:

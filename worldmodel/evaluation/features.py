@@ -125,7 +125,7 @@ def sampled_frames(metadata: dict[str, Any], clip: ClipSpec, key: str) -> tuple[
 def _read_world(
     members: dict[str, bytes], prefix: str, indices: range, size: int
 ) -> tuple[Tensor, Truth]:
-    video = open_video(members[f"{prefix}mp4"])
+    video = open_video(members[f"{prefix}mp4"], packets=members.get(f"{prefix}mp4.packets"))
     frames = video.get_frames(list(indices), size=(size, size))
     truth = take_frames(decode_truth(members, prefix), list(indices))
     missing = [name for name in STATE_ARRAYS if name not in truth.state]

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import worldmodel
+from worldmodel.data.encode import encode_video
 from worldmodel.data.truth import encode_truth
-from worldmodel.data.video import encode_video
 from worldmodel.errors import InputError
 from worldmodel.world.free import free_scene
 from worldmodel.world.open_blocks import KINDS

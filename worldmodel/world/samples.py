@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel.data.encode import encode_video
+from worldmodel.data.packets import with_packets
 from worldmodel.data.shards import SPLITS
 from worldmodel.data.truth import encode_truth
-from worldmodel.data.video import encode_video
 from worldmodel.world.blocks import HIDDEN_KINDS, WorldPair
 from worldmodel.world.free import free_scene
 from worldmodel.world.open_blocks import KINDS, OPEN_KINDS
@@ -133,7 +134,8 @@ def _clip(task: Task, rng: np.random.Generator) -> tuple[Members, dict[str, Any]
             else:  # the other world tells when it would be hidden
                 covered = covered_frames(pair.a, simulate(pair.a), 0, task.size)
             more["hidden_frames"] = list(longest_run(covered))
-    members = {"mp4": encode_video(footage.frames, float(FPS)), **encode_truth(footage.truth)}
+    video = encode_video(footage.frames, float(FPS))
+    members = {**with_packets(video), **encode_truth(footage.truth)}
     return members, _metadata(task, scene) | more
 
 
@@ -157,10 +159,8 @@ def _block(task: Task, rng: np.random.Generator) -> tuple[Members, dict[str, Any
         windows = hidden_windows(same_surfaces & _same_frames(a, b), pair)
     members: Members = {}
     for name, world in (("a", a), ("b", b)):
-        parts = {
-            "mp4": encode_video(world.frames, float(FPS), lossless=True),
-            **encode_truth(world.truth),
-        }
+        video = encode_video(world.frames, float(FPS), lossless=True)
+        parts = {**with_packets(video), **encode_truth(world.truth)}
         members |= {f"{name}.{extension}": content for extension, content in parts.items()}
     splices = [(start + stop) // 2 for start, stop in windows]
     if pair.splice_frame is not None:
