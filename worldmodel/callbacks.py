@@ -106,6 +106,8 @@ class LevelMonitor(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         tokens, predicted = _on_cpu(outputs)
+        if not len(tokens[0]):  # nothing but padding
+            return
         self.validation.add(tokens, predicted)
         for rank, level_tokens in zip(self.ranks, tokens, strict=True):
             rank.update(level_tokens)
@@ -201,8 +203,11 @@ def _on_cpu(outputs: Mapping[str, Any]) -> tuple[list[Tensor], list[dict[int, Te
 def _reduce(errors: PredictionErrors) -> None:
     """Replace the sums of squared errors by their means over ranks; ratios are then global."""
     for place, sums in errors.sums.items():
-        values = global_mean(torch.tensor(list(sums.values()), dtype=torch.float64))
-        errors.sums[place] = dict(zip(sums, values.tolist(), strict=True))
+        known = torch.tensor([*sums.values(), errors.counts[place]], dtype=torch.float64)
+        *values, count = global_mean(known).tolist()
+        errors.sums[place] = dict(zip(sums, values, strict=True))
+        # A rank may have had nothing but padding.
+        errors.counts[place] = round(count)
 
 
 class RunProgressBar(TQDMProgressBar):

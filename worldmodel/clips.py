@@ -44,6 +44,8 @@ class ClipBatch:
         keys: which sample each clip comes from, B names.
         actions: float `(B, T, A)` where the video has any.
         truth: B of them, only where evaluation asks.
+        is_pad: B of them, true where a clip only fills up a batch, so that every rank has as many,
+            and must not be counted; none by default.
 
     Raises:
         ValueError: the leading dimensions of the parts do not agree.
@@ -54,6 +56,7 @@ class ClipBatch:
     keys: tuple[str, ...]
     actions: Tensor | None = None
     truth: tuple[Truth, ...] | None = None
+    is_pad: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 5 or self.frames.dtype != torch.uint8:
@@ -75,6 +78,10 @@ class ClipBatch:
             )
         if self.truth is not None and len(self.truth) != batch:
             raise ValueError(f"truth must be {batch} items, one per clip, got {len(self.truth)}")
+        if not self.is_pad:
+            object.__setattr__(self, "is_pad", (False,) * batch)
+        if len(self.is_pad) != batch:
+            raise ValueError(f"is_pad must be {batch} flags, one per clip, got {len(self.is_pad)}")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -83,7 +90,8 @@ class ClipBatch:
         parts = [
             f"{field.name}={tuple(value.shape) if isinstance(value, Tensor) else value!r}"
             for field in fields(self)
-            if field.name != "truth" and (value := getattr(self, field.name)) is not None
+            if field.name not in ("truth", "is_pad")
+            and (value := getattr(self, field.name)) is not None
         ]
         return f"ClipBatch({', '.join(parts)}{', with truth' if self.truth else ''})"
 
@@ -95,6 +103,7 @@ class ClipBatch:
             self.keys,
             None if self.actions is None else self.actions.to(device, non_blocking=non_blocking),
             self.truth,
+            self.is_pad,
         )
 
     def pin_memory(self) -> ClipBatch:
@@ -105,7 +114,13 @@ class ClipBatch:
             self.keys,
             None if self.actions is None else self.actions.pin_memory(),
             self.truth,
+            self.is_pad,
         )
+
+    @property
+    def counted(self) -> list[int]:
+        """Numbers of the clips that are not padding."""
+        return [number for number, is_pad in enumerate(self.is_pad) if not is_pad]
 
     @classmethod
     def stack(cls, batches: Sequence[ClipBatch]) -> ClipBatch:
@@ -132,6 +147,7 @@ class ClipBatch:
             tuple(key for batch in batches for key in batch.keys),
             _join(actions) if actions else None,
             tuple(item for items in truth for item in items) if truth else None,
+            tuple(is_pad for batch in batches for is_pad in batch.is_pad),
         )
 
 

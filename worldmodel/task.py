@@ -94,8 +94,13 @@ class WorldModelTask(LightningModule):
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
         losses, seen = self.objective(batch)
         loss = self.total(losses)
-        self._log("val", loss, losses, len(batch))
-        return {"loss": loss, **seen}
+        rows = batch.counted
+        self._log("val", loss, losses, len(rows))
+        return {
+            "loss": loss,
+            "targets": [level[rows] for level in seen["targets"]],
+            "predicted": [{h: p[rows] for h, p in level.items()} for level in seen["predicted"]],
+        }
 
     def _log(
         self, stage: str, loss: Tensor, losses: Sequence[dict[str, Tensor]], batch_size: int

@@ -92,6 +92,9 @@ class TrainCLI(LightningCLI):
         config.checkpoint.dirpath = str(folder / "checkpoints")
 
     def after_instantiate_classes(self) -> None:
+        if self.subcommand == "fit" and self.datamodule.quarantine is None:
+            folder = Path(self.config_init["fit"].checkpoint.dirpath).parent
+            self.datamodule.quarantine = str(folder / "quarantine.jsonl")
         needed = self.model.hierarchy.min_frames
         if self.datamodule.num_frames < needed:
             raise InputError(

@@ -1,7 +1,9 @@
+import json
 import logging
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ import torch
 from patterns import clip_members, moving_pattern
 
 from worldmodel.clips import ClipBatch, Truth
+from worldmodel.data import stream
 from worldmodel.data.encode import encode_video
+from worldmodel.data.order import ClipRequest, FixedSampler, Mixture, SetOrder, StreamSampler
+from worldmodel.data.quarantine import Quarantine
 from worldmodel.data.shards import SampleRef, resolve_shards, scan_shard, write_shard
-from worldmodel.data.stream import ClipDataset, ClipLoader, ClipRequest, EpochSampler
+from worldmodel.data.stream import ClipDataset, ClipLoader
 from worldmodel.data.truth import encode_truth
-from worldmodel.data.video import open_video
+from worldmodel.data.video import VideoDecoder, open_video
 from worldmodel.errors import InputError
 
 
@@ -26,9 +31,14 @@ def dataset(refs: Sequence[SampleRef], seed: int = 0) -> ClipDataset:
     return ClipDataset(refs, 4, 8.0, 16, flip=True, seed=seed, random_start=True)
 
 
-def loader(refs: Sequence[SampleRef], batch_size: int = 6, num_workers: int = 0) -> ClipLoader:
-    sampler = EpochSampler(len(refs), batch_size, seed=0)
-    return ClipLoader(dataset(refs), sampler, num_workers)
+def loader(
+    refs: Sequence[SampleRef],
+    batch_size: int = 6,
+    num_workers: int = 0,
+    quarantine: Quarantine | None = None,
+) -> ClipLoader:
+    sampler = StreamSampler(Mixture((SetOrder((len(refs),), 0),)), batch_size)
+    return ClipLoader(dataset(refs), sampler, num_workers, quarantine=quarantine)
 
 
 def same(one: Sequence[ClipBatch], other: Sequence[ClipBatch]) -> bool:
@@ -61,8 +71,6 @@ def test_clip_dataset__a_clip_is_a_function_of_seed_epoch_and_key(refs: list[Sam
     assert same([one[ClipRequest(2, 5)]], [other[ClipRequest(2, len(refs) - 6)]])
     starts = {float(one[ClipRequest(epoch, 5)].pts_seconds[0, 0]) for epoch in range(8)}
     assert len(starts) > 2
-    visits = {float(one[ClipRequest(0, 5, visit)].pts_seconds[0, 0]) for visit in range(8)}
-    assert len(visits) > 2
     seeds = {float(dataset(refs, s)[ClipRequest(0, 5)].pts_seconds[0, 0]) for s in range(8)}
     assert len(seeds) > 2
 
@@ -96,7 +104,7 @@ def test_clip_dataset__cuts_a_square_out_of_a_wide_video(tmp_path: Path) -> None
 
 def test_clip_dataset__too_short_says_what_to_do(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", [("v", clip_members(num_frames=6))])
-    message = r"needs 7 frames \(num_frames=4, frame_stride=2\) but the video has 6; lower"
+    message = r"needs 7 frames \(num_frames=4, frame_stride=2\) but the longest scene has 6; lower"
     with pytest.raises(InputError, match=message):
         dataset(scan_shard(tmp_path / "a.tar"))[0]
 
@@ -131,10 +139,7 @@ def test_clip_loader__the_number_of_workers_changes_nothing(refs: list[SampleRef
     passes = []
     for num_workers in (0, 2):
         clips = loader(refs, num_workers=num_workers)
-        passes.append([])
-        for epoch in range(2):
-            clips.batch_sampler.sampler.set_epoch(epoch)
-            passes[-1].append(list(clips))
+        passes.append([list(clips) for _ in range(2)])
     assert len(passes[0][0]) == 4
     assert same(passes[0][0], passes[1][0])
     assert same(passes[0][1], passes[1][1])
@@ -145,28 +150,33 @@ def test_clip_loader__the_number_of_workers_changes_nothing(refs: list[SampleRef
 def test_clip_loader__goes_on_after_the_last_batch_handed_out(
     refs: list[SampleRef], num_workers: int
 ) -> None:
-    whole = list(loader(refs))
-    for stop in range(5):
+    clips = loader(refs)
+    whole = [*clips, *clips, *clips, *clips]
+    for stop in range(6):
         first = loader(refs, num_workers=num_workers)
+        for _ in range(stop // 4):
+            list(first)
         batches = iter(first)
-        for _ in range(stop):
+        for _ in range(stop % 4):
             next(batches)
         second = loader(refs)
         second.load_state_dict(first.state_dict())
         assert len(second) == 4
-        assert same(list(second), whole[stop:])
-        assert second.state_dict()["batches"] == 4
-        assert same(list(second), whole)  # once more without another epoch: all of it
+        # A pass is always as long, and goes on into the next epoch.
+        assert same(list(second), whole[stop : stop + 4])
+        assert same(list(second), whole[stop + 4 : stop + 8])
+        # The workers had loaded further: what was not handed out comes again.
+        assert same([next(iter(first))], whole[stop : stop + 1])
 
 
-def test_clip_loader__takes_the_epoch_that_is_set_after_the_iterator_is_made(
+def test_clip_loader__takes_the_place_that_is_loaded_after_the_iterator_is_made(
     refs: list[SampleRef],
 ) -> None:
-    clips, expected = loader(refs), loader(refs)
+    clips, other = loader(refs), loader(refs)
+    list(other)
     batches = iter(clips)
-    clips.batch_sampler.sampler.set_epoch(3)
-    expected.batch_sampler.sampler.set_epoch(3)
-    assert same(list(batches), list(expected))
+    clips.load_state_dict(other.state_dict())
+    assert same(list(batches), list(other))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -186,7 +196,6 @@ def _count_batches(rank: int, folder: str, counts: "multiprocessing.Queue") -> N
     paths = resolve_shards(f"{folder}/u-*.tar")
     clips = loader([ref for path in paths for ref in scan_shard(path)], batch_size=2)
     for epoch in range(2):
-        clips.batch_sampler.sampler.set_epoch(epoch)
         for batch in clips:
             # Hangs where one rank has a batch more than the other.
             torch.distributed.barrier()
@@ -233,21 +242,25 @@ def break_samples(folder: Path, num_samples: int, broken: set[int]) -> list[Samp
 def test_clip_loader__leaves_broken_samples_out_and_names_each_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, num_workers: int
 ) -> None:
-    clips = loader(break_samples(tmp_path, 24, {3, 11}), num_workers=num_workers)
-    with caplog.at_level(logging.WARNING):
-        for epoch in range(2):
-            clips.batch_sampler.sampler.set_epoch(epoch)
-            assert sum(len(batch) for batch in clips) == 22
+    note = tmp_path / "run" / "quarantine.jsonl"
+    for _ in range(2):  # the second is a run that was resumed
+        clips = loader(break_samples(tmp_path, 24, {3, 11}), 6, num_workers, Quarantine(note))
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                assert sum(len(batch) for batch in clips) == 22
     lines = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
-    assert len(lines) == 2
+    assert len(lines) == 4
     assert any("v-003" in line and "mixed.tar" in line and "decoded" in line for line in lines)
-    assert sorted(sample.key for sample in clips.broken.values()) == ["v-003", "v-011"]
+    named = [json.loads(line) for line in note.read_text().splitlines()]
+    assert sorted(line["key"] for line in named) == ["v-003", "v-011"]
+    assert all("decoded" in line["reason"] and "mixed.tar" in line["shard"] for line in named)
 
 
 def test_clip_loader__stops_where_too_much_is_broken(tmp_path: Path) -> None:
-    clips = loader(break_samples(tmp_path, 60, set(range(0, 60, 5))))
+    refs = break_samples(tmp_path, 60, set(range(0, 60, 5)))
     with pytest.raises(InputError, match=r"10 of \d+ samples are broken, in .*mixed\.tar"):
-        list(clips)
+        list(loader(refs))
+    assert sum(len(batch) for batch in loader(refs, quarantine=Quarantine(max_share=0.5))) == 48
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -257,3 +270,77 @@ def test_clip_loader__stops_where_nothing_of_a_batch_is_left(
     clips = loader(break_samples(tmp_path, 8, set(range(8))), 4, num_workers)
     with pytest.raises(InputError, match=r"4 of 4 samples are broken.*make these shards again"):
         list(clips)
+
+
+# Several clips of a video
+
+
+def test_clip_dataset__clips_of_several_rates_start_at_the_same_frame(
+    refs: list[SampleRef],
+) -> None:
+    clips = ClipDataset(refs, 4, (16.0, 8.0), 16, flip=True, random_start=True, clips_per_video=2)
+    batch = clips[ClipRequest(1, 3)]
+    assert batch.frames.shape == (4, 4, 3, 16, 16)
+    assert batch.keys == ("train-000003",) * 4
+    steps = batch.pts_seconds.diff(dim=1)
+    assert torch.allclose(steps, torch.tensor([1 / 16, 1 / 8, 1 / 16, 1 / 8])[:, None])
+    starts = batch.pts_seconds[:, 0]
+    assert starts[0] == starts[1]
+    assert starts[2] == starts[3]
+    assert starts[0] != starts[2]
+    for number, fps in enumerate((16.0, 8.0)):
+        # The first draw is what one clip alone would be, where both fit into the same starts.
+        alone = ClipDataset(refs, 4, (8.0, fps), 16, flip=True, random_start=True)
+        assert torch.equal(alone[ClipRequest(1, 3)].frames[1], batch.frames[number])
+
+
+def test_clip_dataset__several_clips_cost_one_decode(
+    refs: list[SampleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def count(*args: Any) -> VideoDecoder:
+        opened.append(args)
+        return open_video(*args)
+
+    monkeypatch.setattr(stream, "open_video", count)
+    ClipDataset(refs, 4, (16.0, 8.0), 16, clips_per_video=3)[0]
+    assert len(opened) == 1
+
+
+# Scenes and uneven frames
+
+
+def test_clip_dataset__never_straddles_a_cut(tmp_path: Path) -> None:
+    members = clip_members(num_frames=40)
+    metadata = json.loads(members["json"]) | {"scene_cuts": [9, 25, 30]}
+    write_shard(tmp_path / "a.tar", [("v", members | {"json": json.dumps(metadata).encode()})])
+    clips = ClipDataset(scan_shard(tmp_path / "a.tar"), 4, 8.0, 16, random_start=True)
+    starts = {
+        round(float(clips[ClipRequest(epoch, 0)].pts_seconds[0, 0]) * 16) for epoch in range(200)
+    }
+    # A clip covers 7 frames; [25, 30) is too short.
+    assert starts == {0, 1, 2, *range(9, 19), *range(30, 34)}
+
+
+def test_clip_dataset__takes_even_times_from_uneven_frames(tmp_path: Path) -> None:
+    times = np.cumsum([0.0, *([1 / 16] * 10), *([1 / 8] * 10), *([1 / 16] * 10)])
+    video = encode_video(moving_pattern(31), 12.0, pts_seconds=times)
+    write_shard(tmp_path / "a.tar", [("v", {"mp4": video})])
+    clips = ClipDataset(scan_shard(tmp_path / "a.tar"), 5, 6.0, 16, random_start=True)
+    for epoch in range(30):
+        found = clips[ClipRequest(epoch, 0)].pts_seconds[0]
+        assert torch.all((found.diff() - 1 / 8).abs() < 1 / 16 + 1e-3), found
+
+
+# Padding
+
+
+def test_clip_loader__padding_is_marked(
+    refs: list[SampleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldmodel.data.order.this_rank", lambda: (2, 3))
+    fixed = ClipLoader(ClipDataset(refs, 4, 8.0, 16), FixedSampler(len(refs), 4))
+    batches = list(fixed)
+    assert [len(batch) for batch in batches] == [4, 3, 3]
+    assert [batch.counted for batch in batches] == [[0, 1, 2, 3], [0, 1, 2], [0, 1]]

@@ -3,31 +3,27 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import LightningDataModule
 
 from worldmodel.data import sampling
-from worldmodel.data.shards import (
-    SampleRef,
-    read_members,
-    read_metadata,
-    resolve_shards,
-    scan_shard,
-)
-from worldmodel.data.stream import ClipDataset, ClipLoader, EpochSampler, FixedSampler, too_short
+from worldmodel.data.catalog import MAX_KEPT_SAMPLES, Catalog, open_catalog, shard_names
+from worldmodel.data.order import FixedSampler, Mixture, SetOrder, StreamSampler, fitting_window
+from worldmodel.data.quarantine import Quarantine
+from worldmodel.data.remote import ShardCache, is_url
+from worldmodel.data.shards import SampleRef, read_members
+from worldmodel.data.stream import ClipDataset, ClipLoader
 from worldmodel.data.video import Backend, open_video
 from worldmodel.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Opening a video to count its frames takes about 2 ms. Beyond this many without metadata the count
-# is left to loading, where a video that is too short is skipped like a broken one.
-MAX_PROBED = 2000
-MAX_BROKEN_SHARD_SHARE = 0.05
+Patterns = str | list[str]
+# Shards of a remote set that are shuffled with each other, and so kept at a time.
+REMOTE_WINDOW = 16
 
 
 class ClipDataModule(LightningDataModule):
@@ -38,224 +34,244 @@ class ClipDataModule(LightningDataModule):
     that is called `train`, or else sets a fixed 5 % of the samples apart, chosen by key.
 
     Args:
-        shards: training shards: names, globs, folders, or a list of them.
-        val_shards: validation shards, likewise.
+        shards: training shards: names, globs, folders, URLs (`s3://`, `gs://`, `https://`), or a
+            list of them. For a mixture of several sets, a name for each set and its shards.
+        weights: share of each set of a mixture in what is seen; keys as in `shards`. By default
+            every sample is seen equally often.
+        val_shards: validation shards, names or a list of them.
         batch_size: clips per process and step.
         num_frames: frames of a clip.
-        fps: frames per second of a clip, met as nearly as a whole frame stride allows.
+        fps: frames per second of a clip, met as nearly as a whole frame stride allows. Several
+            rates give as many clips of each video, from the same start.
         size: pixels a side.
         flip: mirror half of the training clips left to right.
+        clips_per_video: starts drawn of a training video at once; all its clips cost one decode,
+            and are in one batch.
         num_workers: processes that decode; 0 decodes in the training process.
         seed: of order, starts and mirrors; by default that of `--seed_everything`, or else 0.
         decoder: which library decodes.
+        shuffle_window: shards that are shuffled with each other. By default all of local sets, or
+            as many as have 200,000 samples, and 16 of remote ones.
+        max_broken_share: broken samples per sample seen above which the run stops.
+        quarantine: file that names what was skipped; `fit` puts it in the run's folder.
+        cache_gb: most that the local cache of remote shards holds; it lies in `$WORLDMODEL_CACHE`
+            or `~/.cache/worldmodel/shards`.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or weights do not fit the sets.
     """
 
     def __init__(
         self,
-        shards: str | list[str] = "data/physics/train/*.tar",
-        val_shards: str | list[str] | None = None,
+        shards: Patterns | dict[str, Patterns] = "data/physics/train/*.tar",
+        weights: dict[str, float] | None = None,
+        val_shards: Patterns | None = None,
         batch_size: int = 8,
         num_frames: int = 32,
-        fps: float = 8.0,
+        fps: float | list[float] = 8.0,
         size: int = 64,
         flip: bool = True,
+        clips_per_video: int = 1,
         num_workers: int = 0,
         seed: int | None = None,
-        decoder: Backend = "pyav",
+        decoder: Backend = "auto",
+        shuffle_window: int | None = None,
+        max_broken_share: float = 0.05,
+        quarantine: str | None = None,
+        cache_gb: float = 50.0,
     ) -> None:
         super().__init__()
+        self.rates = tuple(fps) if isinstance(fps, list) else (float(fps),)
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("num_frames", num_frames, 1),
             ("size", size, 1),
+            ("clips_per_video", clips_per_video, 1),
             ("num_workers", num_workers, 0),
+            ("shuffle_window", 1 if shuffle_window is None else shuffle_window, 1),
         ):
             if value < least:
                 raise InputError(f"data.{name} must be at least {least}, got {value}")
-        if not fps > 0:
+        if not self.rates or not all(rate > 0 for rate in self.rates):
             raise InputError(f"data.fps must be above 0, got {fps}")
-        self.shards = shards
+        if not 0 <= max_broken_share <= 1 or not cache_gb > 0:
+            raise InputError(
+                "data.max_broken_share must be 0 to 1 and data.cache_gb above 0, got "
+                f"{max_broken_share} and {cache_gb}"
+            )
+        per_video = clips_per_video * len(self.rates)
+        if batch_size % per_video:
+            raise InputError(
+                f"data.batch_size must be a multiple of the {per_video} clips of a video "
+                f"(clips_per_video × rates of fps), got {batch_size}"
+            )
+        self.sets = dict(shards) if isinstance(shards, Mapping) else {"": shards}
+        self.weights = _weights(self.sets, weights)
         self.val_shards = val_shards
         self.batch_size = batch_size
         self.num_frames = num_frames
-        self.fps = fps
+        # What a checkpoint names as the rate that its model saw.
+        self.fps = self.rates[0]
         self.size = size
         self.flip = flip
+        self.clips_per_video = clips_per_video
         self.num_workers = num_workers
         # Not torch.initial_seed(): it differs in each process where nobody has set it, and then
         # neither ranks nor a resumed run would agree on the order.
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self.decoder = decoder
-        self.train_refs: list[SampleRef] = []
-        self.val_refs: list[SampleRef] = []
+        self.shuffle_window = shuffle_window
+        self.max_broken_share = max_broken_share
+        self.quarantine = quarantine
+        self.cache = ShardCache(max_bytes=int(cache_gb * 1e9))
+        self.train_sets: list[Catalog] = []
+        self.val_refs: Catalog
+
+    @property
+    def train_refs(self) -> Catalog:
+        """The training samples of all sets, numbered through."""
+        return Catalog.join(self.train_sets)
 
     def setup(self, stage: str | None = None) -> None:
-        """List the samples and split them; reads headers and metadata, no video.
+        """List the samples and split them; reads indices, headers and metadata, no video.
 
         Raises:
             InputError: no shard or no usable sample is found, or a shard holds blocks.
         """
-        if self.train_refs:
+        if self.train_sets:
             return
-        paths = resolve_shards(self.shards)
-        refs = self._usable(paths, str(self.shards))
+        train_sets: list[Catalog] = []
+        val_sets: list[Catalog] = []
+        for patterns in self.sets.values():
+            catalog = self._open(patterns)
+            if self.val_shards is not None:
+                train_sets.append(catalog)
+            elif siblings := sibling_validation([shard.name for shard in catalog.shards]):
+                train_sets.append(catalog)
+                val_sets.append(self._open(siblings))
+            else:
+                train, val = hold_out(catalog)
+                train_sets.append(train)
+                val_sets.append(val)
         if self.val_shards is not None:
-            val_paths = resolve_shards(self.val_shards)
-        else:
-            val_paths = sibling_validation(paths)
-        if val_paths:
-            self.train_refs, self.val_refs = refs, self._usable(val_paths, str(val_paths[0].parent))
-        else:
-            self.train_refs, self.val_refs = hold_out(refs)
+            val_sets = [self._open(self.val_shards)]
+        self.train_sets, self.val_refs = train_sets, Catalog.join(val_sets)
 
-    def _usable(self, paths: Sequence[Path], name: str) -> list[SampleRef]:
-        refs = list_clips(paths)
-        return drop_short(refs, self.num_frames, self.fps, self.decoder, name)
+    def _open(self, patterns: Patterns) -> Catalog:
+        catalog, broken = open_catalog(
+            patterns, self.num_frames, min(self.rates), self._probe, self.cache
+        )
+        self._new_quarantine().add(tuple(broken), len(catalog))
+        return catalog
+
+    def _probe(self, ref: SampleRef) -> tuple[int, float]:
+        extension = ref.video_extension
+        assert extension is not None
+        video = open_video(read_members(ref, [extension])[extension], self.decoder)
+        try:
+            return video.num_frames, video.fps
+        finally:
+            video.close()
+
+    def _new_quarantine(self) -> Quarantine:
+        path = None if self.quarantine is None else Path(self.quarantine)
+        return Quarantine(path, self.max_broken_share)
 
     def train_dataloader(self) -> ClipLoader:
         """Shuffled clips, drawn anew in each epoch; carries its place into checkpoints."""
-        dataset = self._dataset(self.train_refs, flip=self.flip, random_start=True)
-        return self._loader(dataset, EpochSampler(len(dataset), self.batch_size, self.seed))
+        refs = self.train_refs
+        mixture = Mixture(tuple(self._order(each) for each in self.train_sets), self.weights)
+        videos = self.batch_size // (self.clips_per_video * len(self.rates))
+        dataset = self._dataset(refs, flip=self.flip, random_start=True)
+        return self._loader(dataset, StreamSampler(mixture, videos, refs.sha256()))
+
+    def _order(self, catalog: Catalog) -> SetOrder:
+        sizes = catalog.shard_sizes
+        window = self.shuffle_window
+        if window is None:
+            window = REMOTE_WINDOW if catalog.is_remote else fitting_window(sizes, MAX_KEPT_SAMPLES)
+        return SetOrder(sizes, self.seed, window)
 
     def val_dataloader(self) -> ClipLoader:
         """The same clips each time, in the same order."""
         dataset = self._dataset(self.val_refs, flip=False, random_start=False)
-        return self._loader(dataset, FixedSampler(len(dataset), self.batch_size))
+        videos = max(1, self.batch_size // len(self.rates))
+        return self._loader(dataset, FixedSampler(len(dataset), videos))
 
-    def _dataset(self, refs: list[SampleRef], flip: bool, random_start: bool) -> ClipDataset:
+    def _dataset(self, refs: Catalog, flip: bool, random_start: bool) -> ClipDataset:
         return ClipDataset(
             refs,
             self.num_frames,
-            self.fps,
+            self.rates,
             self.size,
             flip=flip,
             seed=self.seed,
             decoder=self.decoder,
             random_start=random_start,
+            clips_per_video=self.clips_per_video if random_start else 1,
         )
 
-    def _loader(self, dataset: ClipDataset, sampler: EpochSampler | FixedSampler) -> ClipLoader:
-        return ClipLoader(dataset, sampler, self.num_workers, pin_memory=torch.cuda.is_available())
-
-
-def list_clips(paths: Sequence[Path]) -> list[SampleRef]:
-    """The samples of shards that hold one video each.
-
-    A shard that cannot be read is named and left out, up to 5 % of them.
-
-    Raises:
-        InputError: more shards than that are broken, a shard holds blocks, or none holds a video.
-    """
-    refs: list[SampleRef] = []
-    broken: list[InputError] = []
-    for path in paths:
-        try:
-            refs += scan_shard(path)
-        except InputError as error:
-            broken.append(error)
-    if len(broken) > MAX_BROKEN_SHARD_SHARE * len(paths):
-        raise InputError(f"{len(broken)} of {len(paths)} shards are broken: {broken[0]}")
-    for reason in broken:
-        logger.warning("skipped a shard: %s", reason)
-    block = next((ref for ref in refs if ref.is_block), None)
-    if block is not None:
-        raise InputError(
-            f"shard {block.shard} holds blocks (pairs of worlds from which impossible clips are "
-            "made) and is for evaluation only; name the clips alone, such as 'train/clips-*.tar'"
+    def _loader(self, dataset: ClipDataset, sampler: StreamSampler | FixedSampler) -> ClipLoader:
+        return ClipLoader(
+            dataset,
+            sampler,
+            self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            quarantine=self._new_quarantine(),
         )
-    clips = [ref for ref in refs if ref.video_extension is not None]
-    if not clips:
-        found = sorted({name for ref in refs for name in ref.members})
-        raise InputError(
-            f"no video in {len(paths)} shards such as {paths[0]}: members must end in mp4, mov, "
-            f"mkv, webm or avi, found {', '.join(found[:8]) or 'no samples'}"
-        )
-    return clips
 
 
-def drop_short(
-    refs: Sequence[SampleRef], num_frames: int, fps: float, decoder: Backend, name: str
-) -> list[SampleRef]:
-    """Leave out the videos that are shorter than a clip, or of which it is known they are broken.
-
-    Lengths come from the metadata; samples without are opened, the first 2000 of them.
-
-    Raises:
-        InputError: nothing is left.
-    """
-    usable: list[SampleRef] = []
-    reasons: list[str] = []
-    probed = 0
-    for ref in refs:
-        try:
-            length = known_length(read_metadata(ref))
-            if length is None and probed < MAX_PROBED:
-                probed += 1
-                length = _probe(ref, decoder)
-        except InputError as error:
-            reasons.append(f"{ref.key} of {ref.shard}: {error}")
-            continue
-        if length is not None:
-            found, source_fps = length
-            stride = sampling.frame_stride_for(source_fps, fps)
-            if not sampling.count_starts(found, num_frames, stride):
-                reasons.append(f"{ref.key} of {ref.shard}: {too_short(found, num_frames, stride)}")
-                continue
-        usable.append(ref)
-    if not usable:
-        raise InputError(f"none of the {len(refs)} samples of {name} can be used; {reasons[0]}")
-    if reasons:
-        logger.warning(
-            "left out %d of %d samples of %s; the first: %s",
-            len(reasons),
-            len(refs),
-            name,
-            reasons[0],
-        )
-    return usable
-
-
-def known_length(metadata: dict[str, Any]) -> tuple[int, float] | None:
-    """(frames, frames per second) if the metadata gives both as sensible numbers."""
-    frames, fps = metadata.get("num_frames"), metadata.get("fps")
-    if not isinstance(frames, int) or not isinstance(fps, int | float):
+def _weights(
+    sets: Mapping[str, object], weights: dict[str, float] | None
+) -> tuple[float, ...] | None:
+    if not sets:
+        raise InputError("data.shards names no set")
+    if weights is None:
         return None
-    return (frames, float(fps)) if frames > 0 and 0 < fps < math.inf else None
+    if weights.keys() != sets.keys():
+        raise InputError(
+            f"data.weights must name the sets of data.shards, {', '.join(sets)}, got "
+            f"{', '.join(weights)}"
+        )
+    if not all(0 < weight < math.inf for weight in weights.values()):
+        raise InputError(f"data.weights must be above 0, got {weights}")
+    return tuple(weights[name] for name in sets)
 
 
-def _probe(ref: SampleRef, decoder: Backend) -> tuple[int, float]:
-    extension = ref.video_extension
-    assert extension is not None
-    video = open_video(read_members(ref, [extension])[extension], decoder)
-    try:
-        return video.num_frames, video.fps
-    finally:
-        video.close()
-
-
-def sibling_validation(paths: Sequence[Path]) -> list[Path]:
+def sibling_validation(names: Sequence[str]) -> list[str]:
     """`val/clips-*.tar` of the set whose `train/` all these shards come from; else nothing."""
-    folders = {path.resolve().parent for path in paths}
+    if any(is_url(name) for name in names):
+        return _remote_siblings(names)
+    folders = {Path(name).resolve().parent for name in names}
     if len(folders) != 1 or (folder := folders.pop()).name != "train":
         return []
-    return sorted((folder.parent / "val").glob("clips-*.tar"))
+    return [str(path) for path in sorted((folder.parent / "val").glob("clips-*.tar"))]
 
 
-def hold_out(refs: Sequence[SampleRef]) -> tuple[list[SampleRef], list[SampleRef]]:
+def _remote_siblings(names: Sequence[str]) -> list[str]:
+    folders = {name.rpartition("/")[0] for name in names}
+    if len(folders) != 1 or not (folder := folders.pop()).endswith("/train"):
+        return []
+    try:
+        return shard_names(folder.removesuffix("train") + "val/clips-*.tar")
+    except InputError:
+        return []
+
+
+def hold_out(catalog: Catalog) -> tuple[Catalog, Catalog]:
     """Split samples into training and validation, 5 % by key and at least one of each.
 
     A single sample serves both, with a warning.
     """
-    if len({ref.key for ref in refs}) == 1:
-        logger.warning("only %s to learn from: it serves training and validation", refs[0].key)
-        return list(refs), list(refs)
-    lowest = min(refs, key=lambda ref: sampling.validation_rank(ref.key)).key
-    held = {
-        ref.key for ref in refs if sampling.validation_rank(ref.key) < sampling.VALIDATION_SHARE
-    }
-    if not held or len(held) == len({ref.key for ref in refs}):
-        held = {lowest}
-    return [ref for ref in refs if ref.key not in held], [ref for ref in refs if ref.key in held]
+    keys = [ref.key for ref in catalog]
+    if len(set(keys)) == 1:
+        logger.warning("only %s to learn from: it serves training and validation", keys[0])
+        return catalog, catalog
+    held = {key for key in keys if sampling.validation_rank(key) < sampling.VALIDATION_SHARE}
+    if not held or len(held) == len(set(keys)):
+        held = {min(keys, key=sampling.validation_rank)}
+    numbers = range(len(keys))
+    return (
+        catalog.select([number for number in numbers if keys[number] not in held]),
+        catalog.select([number for number in numbers if keys[number] in held]),
+    )

@@ -1,28 +1,36 @@
-"""The order of samples: epochs, global batches, this rank's share of them, and the place reached.
+"""The order of samples: epochs, mixtures, this rank's share of each batch, and the place reached.
 
-Arithmetic only: nothing here opens a file. The place is one number, the samples of the epoch that
-all ranks together have consumed. It is the same on every rank, so what rank 0 stores is enough to
-go on with any number of ranks and workers.
+Arithmetic only: nothing here opens a file. The samples of all epochs, one epoch after the other,
+form one endless sequence that is a pure function of the seed. Global batches are cut from it one
+after the other, also across the end of an epoch, so nothing is ever left out or padded, and every
+rank makes the same number of equal steps. The place is one number, how many samples all ranks
+together have consumed; it is the same on every rank, so what rank 0 stores is enough to go on with
+any number of ranks and workers, at once.
 """
 
+import hashlib
+import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 from torch import distributed
 from torch.utils.data import Sampler
 
+from worldmodel.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 
 class ClipRequest(NamedTuple):
-    """One clip to load: sample number `sample` in `epoch`, the `visit`-th time within it."""
+    """One sample to load: number `sample`, drawn as in `epoch`; `is_pad` where it only fills up."""
 
     epoch: int
     sample: int
-    visit: int = 0
+    is_pad: bool = False
 
 
 def this_rank() -> tuple[int, int]:
@@ -32,138 +40,225 @@ def this_rank() -> tuple[int, int]:
     return 0, 1
 
 
-class EpochSampler(Sampler[list[ClipRequest]]):
-    """Batches of requests for this rank, and the place the stream has reached.
+@dataclass(frozen=True)
+class SetOrder:
+    """The order of one set's samples in each epoch.
 
-    The order of an epoch is a pure function of (seed, epoch). It is cut into global batches, one
-    after the other; rank r takes the r-th share of each, so all ranks make the same number of
-    equal steps, and two ranks of B clips see what one rank of 2 B would. What does not fill a
-    global batch is left out, other samples in each epoch. Where there are fewer samples than one
-    global batch they are visited several times, each visit with a draw of its own.
+    All samples are shuffled where `window` covers all shards. With fewer, shards are put in a
+    random order, cut into windows of so many shards, and samples are shuffled within each window:
+    a worker then needs few shards at a time, which is what remote ones want.
 
-    Used as a batch sampler; `sampler` is itself, which is where Lightning looks for `set_epoch`.
-
-    Args:
-        num_samples: at least 1.
-        batch_size: clips per rank and step.
+    Attributes:
+        shard_sizes: samples of each shard, in the order in which samples are numbered.
         seed: of the order.
+        window: shards that are mixed with each other; all by default.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
-        self.num_samples = num_samples
+    shard_sizes: tuple[int, ...]
+    seed: int
+    window: int | None = None
+
+    def __len__(self) -> int:
+        return sum(self.shard_sizes)
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """Sample numbers in the order of an epoch, int64 `(n,)`, each exactly once."""
+        sizes = np.array(self.shard_sizes, np.int64)
+        # Raw words and a stable sort: these never change between versions of numpy.
+        source = np.random.PCG64(np.random.SeedSequence([self.seed % 2**64, epoch]))
+        words = source.random_raw(len(self))
+        if self.window is None or self.window >= len(sizes):
+            return np.argsort(words, kind="stable")
+        shards = np.argsort(source.random_raw(len(sizes)), kind="stable")
+        window_of = np.empty(len(sizes), np.int64)
+        window_of[shards] = np.arange(len(sizes)) // self.window
+        return np.lexsort((words, np.repeat(window_of, sizes)))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several sets in one sequence, each with a share of it.
+
+    An epoch has as many samples as all sets together. Each set brings its share of them, spread
+    evenly, and goes through its own samples in its own epochs: none of them is seen a second time
+    before all of its set have been seen once.
+
+    Attributes:
+        sets: the order of each; samples are numbered through, one set after the other.
+        weights: share of each set, above 0; need not sum to 1. By default the sets' sizes, which
+            makes an epoch every sample once.
+    """
+
+    sets: tuple[SetOrder, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and len(self.weights) != len(self.sets):
+            raise ValueError(f"{len(self.sets)} sets need as many weights, got {self.weights}")
+        if self.weights is not None and not all(0 < w < math.inf for w in self.weights):
+            raise ValueError(f"weights must be above 0, got {self.weights}")
+        if not len(self):
+            raise ValueError("a mixture needs at least one sample")
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        return sum(len(each) for each in self.sets)
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Samples that each set brings into an epoch; they sum to the epoch's length."""
+        weights = self.weights or tuple(float(len(each)) for each in self.sets)
+        exact = [len(self) * weight / math.fsum(weights) for weight in weights]
+        shares = [math.floor(share) for share in exact]
+        # What rounding left over goes to the largest remainders.
+        remainders = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], i))
+        for number in remainders[: len(self) - sum(shares)]:
+            shares[number] += 1
+        return tuple(shares)
+
+    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sample numbers of an epoch in order, and the epoch of its own set each is drawn in.
+
+        Returns:
+            Two int64 arrays `(n,)`.
+        """
+        numbers, epochs, places = [], [], []
+        first = 0
+        for index, (each, share) in enumerate(zip(self.sets, self.shares, strict=True)):
+            start = epoch * share
+            turns = np.arange(start, start + share) // max(1, len(each))
+            orders = {int(turn): each.epoch(int(turn)) for turn in np.unique(turns)}
+            within = np.arange(start, start + share) % max(1, len(each))
+            found = np.empty(share, np.int64)
+            for turn, order in orders.items():
+                found[turns == turn] = order[within[turns == turn]]
+            numbers.append(first + found)
+            epochs.append(turns.astype(np.int64))
+            # One sample of the set in each of `share` equal stretches, anywhere within it.
+            jitter = np.random.PCG64(np.random.SeedSequence([each.seed % 2**64, epoch, index, 1]))
+            places.append((np.arange(share) + jitter.random_raw(share) / 2.0**64) / max(1, share))
+            first += len(each)
+        if len(self.sets) == 1:
+            return numbers[0], epochs[0]
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return np.concatenate(numbers)[order], np.concatenate(epochs)[order]
+
+    def fingerprint(self) -> str:
+        """Names this very sequence: equal where every epoch is equal."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class StreamSampler(Sampler[list[ClipRequest]]):
+    """Batches of requests for this rank, and the place the stream has reached.
+
+    A pass over it is as many batches as an epoch has whole global ones, at least one, and goes on
+    where the one before ended; the epochs of the data take their turns underneath. Rank r takes the
+    r-th share of each global batch, so two ranks of B samples see what one rank of 2 B would.
+
+    Args:
+        mixture: the sequence of samples.
+        batch_size: samples per rank and step.
+        data_sha256: names the samples themselves, so that a place is never used with others.
+    """
+
+    def __init__(self, mixture: Mixture, batch_size: int, data_sha256: str = "") -> None:
+        self.mixture = mixture
         self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-        self._announced = 0  # the epoch by the count of whoever calls `set_epoch`
-        self._loaded = False
-        self._start = (0, 0)  # batches and samples of the epoch that are behind the next pass
-        self._begun = False
+        self.fingerprint = hashlib.sha256(
+            (mixture.fingerprint() + data_sha256).encode()
+        ).hexdigest()
+        self._start = 0  # samples consumed before this pass
         self._passed = 0  # batches handed out in this pass
-        if self.global_batch_size > num_samples and this_rank()[0] == 0:
+        if self.global_batch_size > len(mixture) and this_rank()[0] == 0:
             logger.warning(
                 "%d samples are fewer than one batch of %d over all processes: they are repeated, "
                 "each time with another start where the video allows",
-                num_samples,
+                len(mixture),
                 self.global_batch_size,
             )
 
     @property
-    def sampler(self) -> "EpochSampler":
-        """Itself, so that whoever looks for `batch_sampler.sampler.set_epoch` finds it."""
-        return self
-
-    @property
     def global_batch_size(self) -> int:
-        """Clips of one step over all ranks."""
+        """Samples of one step over all ranks."""
         return self.batch_size * this_rank()[1]
 
-    def order(self, epoch: int) -> np.ndarray:
-        """Sample indices of an epoch, int64 `(n,)`; n is at least one global batch."""
-        # Raw words and a stable sort: these never change between versions of numpy.
-        source = np.random.PCG64(np.random.SeedSequence([self.seed % 2**64, epoch]))
-        order = np.argsort(source.random_raw(self.num_samples), kind="stable")
-        repeats = math.ceil(self.global_batch_size / self.num_samples)
-        return np.tile(order, repeats) if repeats > 1 else order
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of another epoch; the epoch in progress is left where it stands.
-
-        After a resume an epoch that nothing was taken from is not left: Lightning 2.6 counts one
-        epoch too many where a run limited in steps goes on from the end of an epoch.
-        """
-        ahead, self._announced = epoch - self._announced, epoch
-        untouched = self._start == (0, 0) and not self._passed
-        if ahead and not (self._loaded and untouched):
-            self.epoch += ahead
-            self._start, self._begun, self._passed = (0, 0), False, 0
+    @property
+    def consumed(self) -> int:
+        """Samples that all ranks together have been given since the beginning."""
+        return self._start + self._passed * self.global_batch_size
 
     def begin(self) -> None:
-        """Start a pass: at the place that was loaded, or else at the epoch's start."""
-        if self._begun:
-            self._start = (0, 0)
-        self._begun, self._passed = True, 0
+        """Start a pass at the place reached."""
+        self._start, self._passed = self.consumed, 0
 
     def advance(self) -> None:
         """One more batch has been handed out."""
         self._passed += 1
 
     def __len__(self) -> int:
-        """Batches of the epoch on each rank, those before a resumed place included."""
-        batches, samples = self._start
-        return batches + self._remaining(samples)
-
-    def _remaining(self, samples: int) -> int:
-        total = max(self.num_samples, self.global_batch_size)
-        return max(0, total - samples) // self.global_batch_size
+        """Batches of a pass; the same on every rank and in every pass."""
+        return max(1, len(self.mixture) // self.global_batch_size)
 
     def __iter__(self) -> Iterator[list[ClipRequest]]:
         rank, _ = this_rank()
-        order, epoch, (_, samples) = self.order(self.epoch), self.epoch, self._start
-        for batch in range(self._remaining(samples)):
-            first = samples + batch * self.global_batch_size + rank * self.batch_size
-            yield [
-                ClipRequest(epoch, int(order[place]), place // self.num_samples)
-                for place in range(first, first + self.batch_size)
-            ]
+        first = self._start + rank * self.batch_size
+        cached: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for _ in range(len(self)):
+            batch = []
+            for position in range(first, first + self.batch_size):
+                epoch, within = divmod(position, len(self.mixture))
+                if epoch not in cached:
+                    cached = {epoch: self.mixture.epoch(epoch)}
+                numbers, epochs = cached[epoch]
+                batch.append(ClipRequest(int(epochs[within]), int(numbers[within])))
+            yield batch
+            first += self.global_batch_size
 
-    def state_dict(self) -> dict[str, int]:
-        """The place reached, the same on all ranks; plain integers."""
-        batches, samples = self._start
+    def state_dict(self) -> dict[str, int | str]:
+        """The place reached, the same on all ranks; plain integers and a hash."""
+        epoch, samples = divmod(self.consumed, len(self.mixture))
         return {
-            "epoch": self.epoch,
-            "announced_epoch": self._announced,
-            "batches": batches + self._passed,
-            "samples": samples + self._passed * self.global_batch_size,
-            "num_samples": self.num_samples,
-            "seed": self.seed,
+            "seed": self.mixture.sets[0].seed,
+            "epoch": epoch,
+            "samples": samples,
+            "index": self.fingerprint,
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
         """Go on where `state` was taken, with any number of ranks and any batch size.
 
-        Where seed or number of samples are others, so is the order, and the epoch starts afresh.
+        Where the samples, their order or their mixture are others, the epoch starts afresh.
+
+        Raises:
+            InputError: this is no place of a stream.
         """
-        self.epoch, self._announced = state["epoch"], state["announced_epoch"]
-        self._loaded, self._begun, self._passed = True, False, 0
-        self._start = (state["batches"], state["samples"])
-        found = (state["seed"], state["num_samples"])
-        if found != (self.seed, self.num_samples):
+        try:
+            epoch, samples = int(state["epoch"]), int(state["samples"])
+            found = (state["seed"], state["index"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                "the checkpoint's place in the data cannot be read (it has no "
+                f"{error}); it was made by another version: start a new run"
+            ) from error
+        if found != (self.mixture.sets[0].seed, self.fingerprint):
             logger.warning(
-                "the checkpoint was made with seed %d over %d samples, here are seed %d and %d: "
-                "epoch %d starts afresh",
-                *found,
-                self.seed,
-                self.num_samples,
-                self.epoch,
+                "the checkpoint was made with other samples or another order (seed %s there, %d "
+                "here): epoch %d starts afresh",
+                found[0],
+                self.mixture.sets[0].seed,
+                epoch,
             )
-            self._start = (0, 0)
+            samples = 0
+        self._start, self._passed = epoch * len(self.mixture) + samples, 0
 
 
 class FixedSampler(Sampler[list[ClipRequest]]):
-    """Every sample once, in order, in as many batches on every rank; for validation.
+    """Every sample exactly once, in order, in as many batches on every rank; for validation.
 
-    Samples are repeated from the first until they divide by the number of ranks. The batches are
-    as equal as they can be, since statistics over a last batch of one clip mean nothing.
+    Where the samples do not divide by the number of ranks, some ranks get one that only fills up
+    (`is_pad`) and must not be counted. The batches are as equal as they can be, since statistics
+    over a last batch of one clip mean nothing.
     """
 
     def __init__(self, num_samples: int, batch_size: int) -> None:
@@ -173,11 +268,51 @@ class FixedSampler(Sampler[list[ClipRequest]]):
     def _share(self) -> np.ndarray:
         rank, world_size = this_rank()
         per_rank = math.ceil(self.num_samples / world_size)
-        return (np.arange(per_rank) * world_size + rank) % self.num_samples
+        return np.arange(per_rank) * world_size + rank
 
     def __len__(self) -> int:
         return math.ceil(len(self._share()) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[ClipRequest]]:
         for part in np.array_split(self._share(), len(self)):
-            yield [ClipRequest(0, int(index)) for index in part]
+            yield [
+                ClipRequest(0, int(index % self.num_samples), bool(index >= self.num_samples))
+                for index in part
+            ]
+
+
+def travel(order: SetOrder, num_epochs: int = 4) -> tuple[float, float]:
+    """How well an order shuffles: how far samples travel, and how often neighbours stay together.
+
+    Args:
+        order: of one set.
+        num_epochs: epochs that are compared with their next.
+
+    Returns:
+        The mean distance between a sample's places in two epochs, as a share of the epoch (1/3 for
+        a perfect shuffle), and how much likelier than by chance the next sample is of the same
+        shard (1 for a perfect shuffle).
+    """
+    sizes = np.array(order.shard_sizes, np.int64)
+    shard_of = np.repeat(np.arange(len(sizes)), sizes)
+    count = len(order)
+    distances, together = [], []
+    before: np.ndarray | None = None
+    for epoch in range(num_epochs + 1):
+        found = order.epoch(epoch)
+        place = np.empty(count, np.int64)
+        place[found] = np.arange(count)
+        if before is not None:
+            distances.append(np.abs(place - before).mean() / count)
+        before = place
+        shards = shard_of[found]
+        together.append((shards[1:] == shards[:-1]).mean())
+    by_chance = float((sizes * (sizes - 1)).sum() / (count * (count - 1)))
+    return float(np.mean(distances)), float(np.mean(together)) / by_chance
+
+
+def fitting_window(shard_sizes: Sequence[int], max_samples: int) -> int | None:
+    """The most shards whose samples number at most `max_samples`; None where all do."""
+    if sum(shard_sizes) <= max_samples:
+        return None
+    return max(1, max_samples * len(shard_sizes) // max(1, sum(shard_sizes)))

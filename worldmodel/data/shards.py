@@ -19,11 +19,12 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import webdataset
 from braceexpand import braceexpand
 
+from worldmodel.data import sampling
 from worldmodel.errors import InputError
 
 FORMAT_VERSION = 1
@@ -33,9 +34,18 @@ KINDS = ("clips", "blocks")
 VIDEO_EXTENSIONS = ("mp4", "mov", "mkv", "webm", "avi")
 
 _BLOCK = 512  # bytes; every tar header and every padded member is a multiple of it
-_MAX_JSON_BYTES = 1 << 24  # a sample's metadata is some hundred bytes; 16 MB is no metadata
+MAX_MEMBER_BYTES = 1 << 31  # 2 GiB; a member is read whole
+# A sample's metadata is some hundred bytes; 4 MiB is no metadata, and takes 100 MB once unpacked.
+_MAX_JSON_BYTES = 1 << 22
+# Longest name or record of a member that is read, and most records for all members.
+_MAX_HEADER_BYTES = 1 << 16
+_MAX_GLOBAL_RECORDS = 64
 _MAX_BRACES = 100_000  # names that one pattern with braces may stand for
 _KEY_AND_EXTENSION = re.compile(r"^((?:.*/)?[^./]+)\.([^/]+)$", re.DOTALL)
+
+
+# (frames of the longest scene, frames per second), None where nobody has said
+Length = tuple[int, float] | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ def _matches(pattern: str) -> list[Path]:
         raise InputError(f"{pattern!r} is a URL; copy the shards to a local folder first")
     names = [pattern]
     if "{" in pattern and not Path(pattern).exists():
-        names = _expand_braces(pattern)
+        names = expand_braces(pattern)
     found: list[Path] = []
     for name in names:
         path = Path(name)
@@ -108,7 +118,12 @@ def _matches(pattern: str) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
+    """The names that a pattern with braces such as `{000..003}` or `{a,b}` stands for.
+
+    Raises:
+        InputError: braces are not balanced, or there are over 100,000 names.
+    """
     # Counted beforehand, since the expansion itself makes all names before it gives the first.
     ranges = re.findall(r"\{(\d{1,18})\.\.(\d{1,18})", pattern)
     sizes = [abs(int(last) - int(first)) + 1 for first, last in ranges]
@@ -145,8 +160,10 @@ def scan_shard(path: Path) -> list[SampleRef]:
                     "unpack it to a plain .tar"
                 )
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
+            with tarfile.open(fileobj=cast(BinaryIO, _HeaderReader(file)), mode="r:") as tar:
                 for info in tar:
+                    if info.offset_data <= end or len(tar.pax_headers) > _MAX_GLOBAL_RECORDS:
+                        raise tarfile.ReadError("its headers are forged")
                     end = info.offset_data
                     if not info.isfile() or info.issparse():
                         continue
@@ -160,9 +177,47 @@ def scan_shard(path: Path) -> list[SampleRef]:
                     f"shard {path} has been cut short after {len(members)} samples: "
                     "it lacks the mark that ends a tar; copy or make it again"
                 )
-    except (tarfile.TarError, OSError, UnicodeError, OverflowError) as error:
+    except InputError:
+        raise
+    except _FORGED_HEADER_ERRORS as error:
         raise InputError(f"shard {path} is no readable tar: {error}") from error
     return [SampleRef(key, path, places) for key, places in members.items()]
+
+
+# What tarfile lets through of its own where numbers are none, too large, or nested without end.
+_FORGED_HEADER_ERRORS = (
+    tarfile.TarError,
+    OSError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    MemoryError,
+    RecursionError,
+)
+
+
+class _HeaderReader:
+    """A shard's file for tarfile, which believes what headers say of the lengths of names.
+
+    It reads forwards only: a negative size would lead back, and round and round.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {count} bytes")
+        return self._file.read(count)
+
+    def seek(self, position: int) -> int:
+        if position < self._file.tell() - _BLOCK:
+            raise tarfile.ReadError("a header leads back")
+        return self._file.seek(position)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _add_member(
@@ -182,7 +237,8 @@ def read_members(ref: SampleRef, extensions: Iterable[str] | None = None) -> dic
     """Read some members of a sample (all, by default) and no other byte of the shard.
 
     Raises:
-        InputError: a member is missing, or the shard is gone or has become shorter.
+        InputError: a member is missing or larger than 2 GiB, or the shard is gone or has become
+            shorter.
     """
     wanted = list(ref.members) if extensions is None else list(extensions)
     missing = [name for name in wanted if name not in ref.members]
@@ -196,11 +252,16 @@ def read_members(ref: SampleRef, extensions: Iterable[str] | None = None) -> dic
         with ref.shard.open("rb") as file:
             for name in wanted:
                 offset, size = ref.members[name]
+                if size > MAX_MEMBER_BYTES:
+                    raise InputError(
+                        f"{ref.key}.{name} of {ref.shard} has {size} bytes; at most "
+                        f"{MAX_MEMBER_BYTES} are read; cut it into parts"
+                    )
                 file.seek(offset)
                 contents[name] = file.read(size)
                 if len(contents[name]) != size:
                     raise InputError(f"shard {ref.shard} ends within {ref.key}.{name}")
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise InputError(f"shard {ref.shard} cannot be read: {error}") from error
     return contents
 
@@ -214,7 +275,7 @@ def read_metadata(ref: SampleRef) -> dict[str, Any]:
     """The sample's `json` member; empty where it has none.
 
     Raises:
-        InputError: the member is no JSON object or is larger than 16 MB.
+        InputError: the member is no JSON object or is larger than 4 MiB.
     """
     if "json" not in ref.members:
         return {}
@@ -228,6 +289,23 @@ def read_metadata(ref: SampleRef) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise InputError(f"{place} must be a JSON object, found {type(metadata).__name__}")
     return metadata
+
+
+def known_length(metadata: dict[str, Any]) -> Length:
+    """(frames of the longest scene, frames per second) if the metadata gives sensible numbers."""
+    frames, fps = metadata.get("num_frames"), metadata.get("fps")
+    if not isinstance(frames, int) or not isinstance(fps, int | float):
+        return None
+    if not (frames > 0 and 0 < fps < math.inf):
+        return None
+    scenes = sampling.scenes_of(frames, scene_cuts(metadata))
+    return max(end - first for first, end in scenes), float(fps)
+
+
+def scene_cuts(metadata: dict[str, Any]) -> list[int]:
+    """Frames at which a new scene begins; none where the metadata names none."""
+    cuts = metadata.get("scene_cuts")
+    return [cut for cut in cuts if isinstance(cut, int)] if isinstance(cuts, list) else []
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> int:
@@ -284,18 +362,22 @@ def write_index(root: Path, arguments: Mapping[str, object]) -> None:
         for path in sorted((root / split).glob("*.tar")):
             kind = path.name.split("-")[0]
             if kind in KINDS:
-                shards.append(
-                    {
-                        "path": f"{split}/{path.name}",
-                        "split": split,
-                        "kind": kind,
-                        "num_samples": len(scan_shard(path)),
-                        "bytes": path.stat().st_size,
-                        "sha256": file_sha256(path),
-                    }
-                )
+                refs = scan_shard(path)
+                entry = {
+                    "path": f"{split}/{path.name}",
+                    "split": split,
+                    "kind": kind,
+                    "num_samples": len(refs),
+                    "bytes": path.stat().st_size,
+                    "sha256": file_sha256(path),
+                }
+                shards.append(entry | (_lengths(refs) if kind == "clips" else {}))
     index = {"format_version": FORMAT_VERSION, "arguments": dict(arguments), "shards": shards}
-    text = json.dumps(index, indent=1, sort_keys=True) + "\n"
+    # A line for each shard: the lengths of its samples do not get a line each.
+    lines = ",\n  ".join(json.dumps(shard, sort_keys=True) for shard in shards)
+    head = json.dumps(index | {"shards": []}, indent=1, sort_keys=True)
+    before, _, after = head.rpartition("[]")
+    text = f"{before}[\n  {lines}\n ]{after}\n"
     partial = root / f"{INDEX_NAME}.{os.getpid()}.part"
     try:
         with partial.open("wb") as file:
@@ -307,6 +389,17 @@ def write_index(root: Path, arguments: Mapping[str, object]) -> None:
         raise InputError(f"cannot write {root / INDEX_NAME}: {error.strerror or error}") from error
     finally:
         _discard(partial)
+
+
+def _lengths(refs: Sequence[SampleRef]) -> dict[str, object]:
+    """Frames of the longest scene of each sample and their rate; one number where all are equal.
+
+    With these a reader knows which samples give a clip of a length without opening any.
+    """
+    lengths = [known_length(read_metadata(ref)) for ref in refs]
+    columns = zip(*((None, None) if length is None else length for length in lengths), strict=True)
+    named = dict(zip(("num_frames", "fps"), map(list, columns), strict=False))
+    return {name: each[0] if len(set(each)) == 1 else each for name, each in named.items()}
 
 
 def read_index(root: Path) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Shards to batches of clips: shuffled, split over ranks and workers, resumable, elastic.
 
-1. `ClipDataset`    a request (epoch, sample, visit) -> one clip; a pure function of it and the seed
-2. `EpochSampler`   epoch -> order of samples -> global batches -> this rank's share (order.py)
-3. `ClipLoader`     runs both in worker processes, counts what has been handed out, drops what is
+1. `Catalog`        which samples there are, and where (catalog.py)
+2. `StreamSampler`  the order of samples -> global batches -> this rank's share (order.py)
+3. `ClipDataset`    a request (epoch, sample) -> its clips; a pure function of it and the seed
+4. `ClipLoader`     runs these in worker processes, counts what has been handed out, drops what is
                     broken
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,40 +17,29 @@ from torch.utils.data import DataLoader, Dataset
 
 from worldmodel.clips import ClipBatch, Truth
 from worldmodel.data import sampling, transforms
-from worldmodel.data.order import ClipRequest, EpochSampler, FixedSampler
-from worldmodel.data.shards import SampleRef, read_members
+from worldmodel.data.catalog import Catalog, too_short
+from worldmodel.data.order import ClipRequest, FixedSampler, StreamSampler
+from worldmodel.data.packets import SUFFIX
+from worldmodel.data.quarantine import Broken, Quarantine
+from worldmodel.data.shards import SampleRef, read_members, read_metadata, scene_cuts
 from worldmodel.data.truth import MEMBERS as TRUTH_MEMBERS
 from worldmodel.data.truth import decode_truth, take_frames
-from worldmodel.data.video import Backend, open_video
+from worldmodel.data.video import Backend, VideoDecoder, open_video
 from worldmodel.errors import InputError
-
-logger = logging.getLogger(__name__)
-
-# Below this many broken samples the share says little: one of three videos is 33 %.
-MIN_BROKEN = 10
-
-
-@dataclass(frozen=True)
-class BrokenSample:
-    """A sample that could not be turned into a clip, and why."""
-
-    shard: str
-    key: str
-    reason: str
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """What a worker hands over: the clips that could be loaded and those that could not."""
+    """What a worker hands over: the clips that could be loaded and what could not."""
 
     batch: ClipBatch | None
-    broken: tuple[BrokenSample, ...]
+    broken: tuple[Broken, ...]
 
     @classmethod
-    def collate(cls, items: Sequence[ClipBatch | BrokenSample]) -> "LoadedBatch":
+    def collate(cls, items: Sequence[ClipBatch | Broken]) -> "LoadedBatch":
         """Stack the clips and set the broken samples apart."""
         clips = [item for item in items if isinstance(item, ClipBatch)]
-        broken = tuple(item for item in items if isinstance(item, BrokenSample))
+        broken = tuple(item for item in items if isinstance(item, Broken))
         return cls(ClipBatch.stack(clips) if clips else None, broken)
 
     def pin_memory(self) -> "LoadedBatch":
@@ -59,98 +48,156 @@ class LoadedBatch:
 
 
 class ClipDataset(Dataset[ClipBatch]):
-    """One clip of each sample, decoded on demand; holds no open file, so it may cross a fork.
+    """The clips of each sample, decoded on demand; holds no open file, so it may cross a fork.
+
+    All clips wanted of one video come from one decode.
 
     Args:
         refs: the samples, each with one video.
         num_frames: frames of a clip.
-        fps: frames per second of a clip, met as nearly as a whole frame stride allows.
+        fps: frames per second of a clip, met as nearly as a whole frame stride allows. Several
+            rates give as many clips, which start at the same frame.
         size: pixels a side of a clip.
         flip: mirror half of the clips.
         seed: of everything that is drawn.
         decoder: which library decodes.
         random_start: draw start and crop anew in each epoch; else the middle, never mirrored.
         with_truth: read depth, ids and states too; only for videos that are already `size` a side.
+        clips_per_video: how many starts are drawn of a sample at once.
 
     Raises:
-        ValueError: truth is asked for together with drawn crops or mirrors.
+        ValueError: truth is asked for together with drawn crops or mirrors or several clips.
     """
 
     def __init__(
         self,
         refs: Sequence[SampleRef],
         num_frames: int,
-        fps: float,
+        fps: float | Sequence[float],
         size: int,
         flip: bool = False,
         seed: int = 0,
-        decoder: Backend = "pyav",
+        decoder: Backend = "auto",
         random_start: bool = False,
         with_truth: bool = False,
+        clips_per_video: int = 1,
     ) -> None:
-        if with_truth and (flip or random_start):
+        self.rates = tuple(fps) if isinstance(fps, Sequence) else (float(fps),)
+        if with_truth and (flip or random_start or clips_per_video * len(self.rates) > 1):
             raise ValueError("truth belongs to frames as they are: with_truth needs fixed clips")
-        self.refs = list(refs)
+        self.refs = refs
         self.num_frames = num_frames
-        self.fps = fps
         self.size = size
         self.flip = flip
         self.seed = seed
         self.decoder = decoder
         self.random_start = random_start
         self.with_truth = with_truth
+        self.clips_per_video = clips_per_video
 
     def __len__(self) -> int:
         return len(self.refs)
 
-    def __getitem__(self, request: ClipRequest | tuple[int, ...] | int) -> ClipBatch:
-        """Load one clip.
+    def __getitem__(self, request: ClipRequest | tuple[int, int] | int) -> ClipBatch:
+        """Load the clips of one sample: `clips_per_video` times the number of rates.
 
         Raises:
             InputError: the sample is broken or shorter than a clip.
         """
-        epoch, sample, visit = _as_request(request)
+        epoch, sample, is_pad = _as_request(request)
         ref = self.refs[sample]
-        draw = sampling.CENTRE
-        if self.random_start:
-            draw = sampling.draw_clip(self.seed, epoch, ref.key, visit)
         extension = ref.video_extension
         if extension is None:
             raise InputError(f"sample {ref.key} of {ref.shard} has no video")
         names = [extension, *(TRUTH_MEMBERS if self.with_truth else ())]
+        packets = f"{extension}.{SUFFIX}"
+        if packets in ref.members:
+            names.append(packets)
         members = read_members(ref, names)
-        video = open_video(members[extension], self.decoder)
+        video = open_video(members[extension], self.decoder, members.get(packets))
         try:
-            stride = sampling.frame_stride_for(video.fps, self.fps)
-            starts = sampling.count_starts(video.num_frames, self.num_frames, stride)
-            if not starts:
-                raise InputError(too_short(video.num_frames, self.num_frames, stride))
-            first = sampling.pick_start(draw, starts)
-            indices = sampling.clip_indices(first, self.num_frames, stride)
+            draws = self._draws(epoch, ref.key)
+            clips = self._choose(video, ref, draws)
+            indices = [frame for clip in clips for frame in clip]
             size = transforms.scaled_size(video.width, video.height, self.size, video.pixel_aspect)
             frames = video.get_frames(indices, size)
             times = video.pts_seconds(indices)
             truth = (self._truth(members, ref, indices),) if self.with_truth else None
         finally:
             video.close()
-        pixels = transforms.crop_clip(frames, self.size, draw.crop, self.flip and draw.flip)
+        per_draw = self.num_frames * len(self.rates)
+        pixels = [
+            transforms.crop_clip(
+                frames[number * per_draw : (number + 1) * per_draw],
+                self.size,
+                draw.crop,
+                self.flip and draw.flip,
+            )
+            for number, draw in enumerate(draws)
+        ]
+        shape = (len(clips), self.num_frames, 3, self.size, self.size)
+        joined = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         return ClipBatch(
-            torch.from_numpy(pixels)[None],
-            torch.from_numpy(times.astype(np.float32))[None],
-            (ref.key,),
+            torch.from_numpy(joined.reshape(shape)),
+            torch.from_numpy(times.astype(np.float32).reshape(shape[:2])),
+            (ref.key,) * len(clips),
             truth=truth,
+            is_pad=(is_pad,) * len(clips),
         )
 
-    def __getitems__(self, requests: Sequence[ClipRequest]) -> list[ClipBatch | BrokenSample]:
-        """Load a batch's clips; a sample that fails takes its place as `BrokenSample`."""
-        items: list[ClipBatch | BrokenSample] = []
+    def __getitems__(self, requests: Sequence[ClipRequest]) -> list[ClipBatch | Broken]:
+        """Load a batch's clips; a sample that fails takes its place as `Broken`."""
+        items: list[ClipBatch | Broken] = []
         for request in requests:
             try:
-                items.append(self[request])
+                items.append(self._load(request))
             except InputError as error:
-                ref = self.refs[_as_request(request).sample]
-                items.append(BrokenSample(str(ref.shard), ref.key, " ".join(str(error).split())))
+                items.append(self._broken(_as_request(request).sample, error))
         return items
+
+    def _load(self, request: ClipRequest) -> ClipBatch:
+        try:
+            return self[request]
+        except InputError:
+            if not (isinstance(self.refs, Catalog) and self.refs.is_remote):
+                raise
+            # Its shard may have had to make room for another one since it was fetched.
+            return self[request]
+
+    def _broken(self, sample: int, error: InputError) -> Broken:
+        if isinstance(self.refs, Catalog):
+            name = self.refs.shard_name(sample)
+            if self.refs.is_unreadable(sample):
+                return Broken.of(name, None, error)
+        try:
+            ref = self.refs[sample]
+        except InputError:
+            return Broken.of(name, None, error)
+        if not isinstance(self.refs, Catalog):
+            name = str(ref.shard)
+        return Broken.of(name, ref.key, error)
+
+    def _draws(self, epoch: int, key: str) -> list[sampling.Draw]:
+        if not self.random_start:
+            return [sampling.CENTRE] * self.clips_per_video
+        visits = range(self.clips_per_video)
+        return [sampling.draw_clip(self.seed, epoch, key, visit) for visit in visits]
+
+    def _choose(
+        self, video: VideoDecoder, ref: SampleRef, draws: Sequence[sampling.Draw]
+    ) -> list[list[int]]:
+        """The frames of each clip, draw after draw, and within a draw rate after rate."""
+        strides = [sampling.frame_stride_for(video.fps, fps) for fps in self.rates]
+        times = video.pts_seconds(range(video.num_frames))
+        cuts = scene_cuts(read_metadata(ref)) if "json" in ref.members else []
+        clips: list[list[int]] = []
+        for draw in draws:
+            found = sampling.choose_clips(draw, times, cuts, self.num_frames, strides)
+            if found is None:
+                longest = max(b - a for a, b in sampling.scenes_of(video.num_frames, cuts))
+                raise InputError(too_short(longest, self.num_frames, max(strides)))
+            clips += found
+        return clips
 
     def _truth(self, members: dict[str, bytes], ref: SampleRef, indices: list[int]) -> Truth:
         truth = take_frames(decode_truth(members), indices)
@@ -162,43 +209,33 @@ class ClipDataset(Dataset[ClipBatch]):
         return truth
 
 
-def _as_request(request: ClipRequest | tuple[int, ...] | int) -> ClipRequest:
+def _as_request(request: ClipRequest | tuple[int, int] | int) -> ClipRequest:
     return ClipRequest(0, request) if isinstance(request, int) else ClipRequest(*request)
-
-
-def too_short(found: int, num_frames: int, frame_stride: int) -> str:
-    """Why a video gives no clip, in words that say what to do."""
-    return (
-        f"a clip needs {sampling.clip_span(num_frames, frame_stride)} frames "
-        f"(num_frames={num_frames}, frame_stride={frame_stride}) but the video has {found}; "
-        "lower num_frames or raise fps"
-    )
 
 
 class ClipLoader(DataLoader[ClipBatch]):
     """A DataLoader of `ClipBatch` that knows its place and survives broken samples.
 
-    A pass reads its epoch and place when its first batch is asked for, not when the iterator is
-    made: Lightning makes the iterator first and sets the epoch afterwards.
+    A pass reads its place when its first batch is asked for, not when the iterator is made:
+    Lightning makes the iterator first and loads a checkpoint's state afterwards.
 
-    A sample that cannot be loaded is left out of its batch, named once in the log and kept in
-    `broken`.
+    A sample that cannot be loaded is left out of its batch.
 
     Args:
         dataset: the clips.
-        batch_sampler: an `EpochSampler` or `FixedSampler`.
+        batch_sampler: a `StreamSampler` or `FixedSampler`.
         num_workers: processes that decode, one thread each; 0 decodes in this process.
         pin_memory: hand over batches in page-locked memory.
-        max_broken_share: broken samples per sample seen above which to stop, once there are 10.
+        quarantine: takes in what is broken; one that writes no file by default.
     """
 
     def __init__(
         self,
         dataset: ClipDataset,
-        batch_sampler: EpochSampler | FixedSampler,
+        batch_sampler: StreamSampler | FixedSampler,
         num_workers: int = 0,
         pin_memory: bool = False,
-        max_broken_share: float = 0.05,
+        quarantine: Quarantine | None = None,
     ) -> None:
         super().__init__(
             dataset,
@@ -212,14 +249,11 @@ class ClipLoader(DataLoader[ClipBatch]):
             # random numbers depend on how often the loader was started, that is, on interruptions.
             generator=torch.Generator().manual_seed(0),
         )
-        self.place = batch_sampler if isinstance(batch_sampler, EpochSampler) else None
-        self.max_broken_share = max_broken_share
-        self.broken: dict[tuple[str, str], BrokenSample] = {}
-        self._num_seen = 0
-        self._num_broken = 0
+        self.place = batch_sampler if isinstance(batch_sampler, StreamSampler) else None
+        self.quarantine = quarantine or Quarantine()
 
     def __iter__(self) -> Iterator[ClipBatch]:  # type: ignore[override]  # no need of more
-        """The batches of the epoch from the place on.
+        """The batches of a pass from the place on.
 
         Raises:
             InputError: too many samples are broken, or all of one batch.
@@ -227,31 +261,15 @@ class ClipLoader(DataLoader[ClipBatch]):
         if self.place is not None:
             self.place.begin()
         for loaded in super().__iter__():
-            batch = self._accept(cast(LoadedBatch, loaded))
+            batch, broken = cast(LoadedBatch, loaded).batch, cast(LoadedBatch, loaded).broken
+            self.quarantine.add(broken, 0 if batch is None else len(set(batch.keys)))
+            if batch is None:
+                self.quarantine.stop()
             if self.place is not None:
                 self.place.advance()
             yield batch
 
-    def _accept(self, loaded: LoadedBatch) -> ClipBatch:
-        for sample in loaded.broken:
-            if (sample.shard, sample.key) not in self.broken:
-                logger.warning("skipped %s of %s: %s", sample.key, sample.shard, sample.reason)
-            self.broken[sample.shard, sample.key] = sample
-        self._num_broken += len(loaded.broken)
-        self._num_seen += len(loaded.broken) + (len(loaded.batch) if loaded.batch else 0)
-        share = self._num_broken / max(1, self._num_seen)
-        too_many = self._num_broken >= MIN_BROKEN and share > self.max_broken_share
-        if too_many or loaded.batch is None:
-            shards = sorted({sample.shard for sample in self.broken.values()})
-            last = loaded.broken[-1] if loaded.broken else next(iter(self.broken.values()))
-            raise InputError(
-                f"{self._num_broken} of {self._num_seen} samples are broken, in "
-                f"{', '.join(shards[:5])}{' and others' if len(shards) > 5 else ''} "
-                f"(the last: {last.key}: {last.reason}); make these shards again"
-            )
-        return loaded.batch
-
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, int | str]:
         """The place in the data after the last batch handed out; empty for fixed clips."""
         return self.place.state_dict() if self.place is not None else {}
 

@@ -1,0 +1,462 @@
+"""Which samples there are and where they lie, with as little reading as possible.
+
+Where a set's `index.json` names a shard, that tells how many samples it has and how long they are;
+the shard itself is looked into when its first sample is wanted, and checked against the index then.
+Without an index a shard's headers are read at once.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from worldmodel.data import sampling
+from worldmodel.data.quarantine import Broken
+from worldmodel.data.remote import ShardCache, is_url, list_remote, read_remote_index
+from worldmodel.data.shards import (
+    INDEX_NAME,
+    Length,
+    SampleRef,
+    expand_braces,
+    file_sha256,
+    known_length,
+    read_index,
+    read_metadata,
+    resolve_shards,
+    scan_shard,
+)
+from worldmodel.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MAX_BROKEN_SHARD_SHARE = 0.05
+# Places of so many samples are kept in memory: about 150 MB.
+MAX_KEPT_SAMPLES = 200_000
+# Opening a video to count its frames takes about 2 ms. Beyond this many without metadata the count
+# is left to loading, where a video that is too short is skipped like a broken one.
+MAX_PROBED = 2000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What is known of one shard.
+
+    Attributes:
+        name: path or URL.
+        num_samples: how many it holds.
+        lengths: of each sample.
+        num_bytes: its size, where an index says so.
+        sha256: its hash, where an index says so.
+    """
+
+    name: str
+    num_samples: int
+    lengths: tuple[Length, ...]
+    num_bytes: int | None = None
+    sha256: str | None = None
+
+
+class Catalog(Sequence[SampleRef]):
+    """The usable samples of some shards, numbered through; holds no open file.
+
+    Args:
+        shards: all of them.
+        places: int64 `(n, 2)`, shard and sample within it, of each usable sample, ascending.
+        cache: where remote shards are kept.
+        kept: samples of shards that have been looked into.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        places: np.ndarray,
+        cache: ShardCache | None = None,
+        kept: Mapping[int, list[SampleRef]] | None = None,
+    ) -> None:
+        self.shards = list(shards)
+        self.places = places
+        self.cache = cache or ShardCache()
+        self._kept: OrderedDict[int, list[SampleRef]] = OrderedDict()
+        for number, samples in (kept or {}).items():
+            self._keep(number, samples)
+        self._failed: dict[int, InputError] = {}
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, sample: int) -> SampleRef: ...
+    @overload
+    def __getitem__(self, sample: slice) -> list[SampleRef]: ...
+    def __getitem__(self, sample: int | slice) -> SampleRef | list[SampleRef]:
+        """Where a sample lies.
+
+        Raises:
+            InputError: its shard cannot be had, or is not what the index says.
+        """
+        if isinstance(sample, slice):
+            return [self[number] for number in range(*sample.indices(len(self)))]
+        if not -len(self) <= sample < len(self):
+            raise IndexError(f"sample {sample} wanted, there are {len(self)}")
+        shard, within = self.places[sample]
+        return self._samples(int(shard))[int(within)]
+
+    def __iter__(self) -> Iterator[SampleRef]:
+        return (self[number] for number in range(len(self)))
+
+    def shard_name(self, sample: int) -> str:
+        """Path or URL of the shard that holds a sample."""
+        return self.shards[int(self.places[sample][0])].name
+
+    def is_unreadable(self, sample: int) -> bool:
+        """Whether the shard of a sample as a whole has turned out to be unusable."""
+        return int(self.places[sample][0]) in self._failed
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any shard has to be fetched."""
+        return any(is_url(shard.name) for shard in self.shards)
+
+    @property
+    def shard_sizes(self) -> tuple[int, ...]:
+        """Usable samples of each shard that has any, in order."""
+        counts = np.bincount(self.places[:, 0], minlength=len(self.shards))
+        return tuple(int(count) for count in counts if count)
+
+    def select(self, chosen: Sequence[int]) -> "Catalog":
+        """Some of the samples, given by ascending numbers."""
+        places = self.places[np.asarray(chosen, np.int64)]
+        return Catalog(self.shards, places, self.cache, self._kept)
+
+    @classmethod
+    def join(cls, catalogs: Sequence["Catalog"]) -> "Catalog":
+        """All samples of several catalogs, one after the other."""
+        shards: list[Shard] = []
+        places = []
+        kept: dict[int, list[SampleRef]] = {}
+        for catalog in catalogs:
+            places.append(catalog.places + np.array([len(shards), 0]))
+            kept |= {len(shards) + number: samples for number, samples in catalog._kept.items()}
+            shards += catalog.shards
+        return cls(shards, np.concatenate(places), catalogs[0].cache, kept)
+
+    def sha256(self) -> str:
+        """Names these samples wherever the shards lie."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            name = shard.name.rpartition("/")[2]
+            known = [name, shard.num_samples, shard.num_bytes, shard.sha256]
+            digest.update(json.dumps(known).encode())
+        digest.update(np.ascontiguousarray(self.places, "<i8").tobytes())
+        return digest.hexdigest()
+
+    def _samples(self, number: int) -> list[SampleRef]:
+        """The samples of a shard, read from its headers unless they are known."""
+        if number in self._failed:
+            raise self._failed[number]
+        shard = self.shards[number]
+        try:
+            if is_url(shard.name):
+                # Asked for each time: it may have made room for others.
+                path = self.cache.fetch(shard.name, shard.num_bytes, shard.sha256)
+            if number not in self._kept:
+                if not is_url(shard.name):
+                    path = Path(shard.name)
+                    check_unaltered(path, shard, self.cache.folder / "verified")
+                found = scan_shard(path)
+                if len(found) != shard.num_samples:
+                    raise InputError(
+                        f"shard {shard.name} holds {len(found)} samples, the index says "
+                        f"{shard.num_samples}; make the set again"
+                    )
+                self._keep(number, found)
+        except InputError as error:
+            # What is remote may be there again in a minute.
+            if not is_url(shard.name):
+                self._failed[number] = error
+            raise
+        self._kept.move_to_end(number)
+        return self._kept[number]
+
+    def _keep(self, number: int, samples: list[SampleRef]) -> None:
+        self._kept[number] = samples
+        while len(self._kept) > 1 and sum(map(len, self._kept.values())) > MAX_KEPT_SAMPLES:
+            self._kept.popitem(last=False)
+
+
+def shard_names(patterns: str | Sequence[str]) -> list[str]:
+    """Paths and URLs of the shards that patterns stand for, sorted and without repetition.
+
+    Raises:
+        InputError: a pattern matches nothing, or cannot be read.
+    """
+    given = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
+    local = [pattern for pattern in given if not is_url(pattern)]
+    found = {str(path) for path in resolve_shards(local)} if local or not given else set()
+    for pattern in given:
+        if is_url(pattern):
+            for url in expand_braces(pattern):
+                found.update(list_remote(url))
+    return sorted(found)
+
+
+def check_unaltered(path: Path, shard: Shard, folder: Path) -> None:
+    """Compare a shard with what its index says of it.
+
+    A hash is computed once per machine and version of the file: what was found right is noted in
+    `folder`, under the file's path, size and time.
+
+    Raises:
+        InputError: another size or hash, or the file is gone.
+    """
+    if shard.num_bytes is None:
+        return
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"shard {path} cannot be read: {error.strerror or error}") from error
+    if status.st_size != shard.num_bytes:
+        raise InputError(
+            f"shard {path} has {status.st_size} bytes, the index says {shard.num_bytes}; it has "
+            "been cut short or altered: copy or make it again"
+        )
+    if shard.sha256 is None:
+        return
+    known = f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n{shard.sha256}"
+    note = folder / hashlib.sha256(known.encode()).hexdigest()
+    if note.exists():
+        return
+    found = file_sha256(path)
+    if found != shard.sha256:
+        raise InputError(
+            f"shard {path} has the SHA-256 {found}, the index says {shard.sha256}; it has been "
+            "altered: copy or make it again"
+        )
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+    except OSError:
+        logger.debug("cannot note in %s that a shard is right; it is hashed again", note.parent)
+
+
+def open_catalog(
+    patterns: str | Sequence[str],
+    num_frames: int,
+    fps: float,
+    probe: Callable[[SampleRef], tuple[int, float]],
+    cache: ShardCache | None = None,
+) -> tuple[Catalog, list[Broken]]:
+    """The samples of shards that can give a clip.
+
+    Args:
+        patterns: tars, globs, folders or URLs.
+        num_frames: of a clip.
+        fps: lowest frames per second of a clip.
+        probe: counts the frames of a video that nobody has measured: frames, frames per second.
+        cache: where remote shards are kept.
+
+    Returns:
+        The catalog, and the shards and samples that are known to be broken.
+
+    Raises:
+        InputError: over 5 % of the shards are broken, one holds blocks, none holds a video, or no
+            video is long enough.
+    """
+    cache = cache or ShardCache()
+    names = shard_names(patterns)
+    shards: list[Shard] = []
+    broken: list[Broken] = []
+    errors: list[InputError] = []
+    kept: dict[int, list[SampleRef]] = {}
+    indices = _Indices()
+    prober = _Prober(probe)
+    for name in names:
+        try:
+            shard = indices.find(name)
+            if shard is None:
+                shard, kept[len(shards)] = _scan(name, cache, prober)
+            shards.append(shard)
+        except InputError as error:
+            if isinstance(error, _BlocksError):
+                raise
+            errors.append(error)
+            broken.append(Broken.of(name, None, error))
+    if len(errors) > MAX_BROKEN_SHARD_SHARE * len(names):
+        raise InputError(f"{len(errors)} of {len(names)} shards are broken: {errors[0]}")
+    broken += prober.broken
+    num_samples = sum(shard.num_samples for shard in shards)
+    if num_samples == len(prober.without_video):
+        raise InputError(
+            f"no video in {len(names)} shards such as {names[0]}: members must end in mp4, mov, "
+            f"mkv, webm or avi, found {', '.join(sorted(prober.other_members)[:8]) or 'no samples'}"
+        )
+    places, reasons = _usable(shards, num_frames, fps, prober)
+    if not len(places):
+        raise InputError(
+            f"none of the {num_samples} samples of {patterns} can be used; "
+            f"{(reasons or [item.reason for item in broken])[0]}"
+        )
+    if reasons:
+        logger.warning(
+            "left out %d of %d samples of %s that are too short; the first: %s",
+            len(reasons),
+            len(places) + len(reasons),
+            patterns,
+            reasons[0],
+        )
+    return Catalog(shards, places, cache, kept), broken
+
+
+class _BlocksError(InputError):
+    """Somebody wants to train on what is for evaluation."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"shard {name} holds blocks (pairs of worlds from which impossible clips are made) and "
+            "is for evaluation only; name the clips alone, such as 'train/clips-*.tar'"
+        )
+
+
+class _Indices:
+    """The `index.json` of each set that shards belong to, read once."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def find(self, name: str) -> Shard | None:
+        """What an index says of a shard; None where there is none or it does not know it."""
+        root, _, place = _up(name)
+        if root not in self._entries:
+            self._entries[root] = self._read(root)
+        entry = self._entries[root].get(place)
+        if entry is None:
+            return None
+        if entry.get("kind") == "blocks":
+            raise _BlocksError(name)
+        shard = _from_entry(name, entry)
+        if shard is not None and not is_url(name) and shard.num_bytes is not None:
+            size = os.path.getsize(name)
+            if size != shard.num_bytes:
+                raise InputError(
+                    f"shard {name} has been cut short or altered: it has {size} bytes, the index "
+                    f"says {shard.num_bytes}; copy or make it again"
+                )
+        return shard
+
+    def _read(self, root: str) -> dict[str, dict[str, Any]]:
+        remote = is_url(root)
+        if not remote and not (Path(root) / INDEX_NAME).is_file():
+            return {}
+        try:
+            index = read_remote_index(root) if remote else read_index(Path(root))
+        except InputError as error:
+            logger.warning("shards are read without an index: %s", error)
+            return {}
+        entries = [entry for entry in index["shards"] if isinstance(entry, dict)]
+        return {str(entry.get("path")): entry for entry in entries}
+
+
+def _up(name: str) -> tuple[str, str, str]:
+    """The set's folder, the split, and the shard's name within the set."""
+    if not is_url(name):
+        path = Path(name)
+        folder = path.absolute().parent
+        return str(folder.parent), folder.name, f"{folder.name}/{path.name}"
+    root, split, last = name.rsplit("/", 2)
+    return root, split, f"{split}/{last}"
+
+
+def _from_entry(name: str, entry: dict[str, Any]) -> Shard | None:
+    """An index's entry as a Shard; None where it does not say enough to do without reading."""
+    count, size, digest = entry.get("num_samples"), entry.get("bytes"), entry.get("sha256")
+    if not isinstance(count, int) or not isinstance(size, int) or not isinstance(digest, str):
+        return None
+    columns = []
+    for column in ("num_frames", "fps"):
+        values = entry.get(column)
+        values = values if isinstance(values, list) else [values] * count
+        if len(values) != count or not all(_is_positive(value) for value in values):
+            return None
+        columns.append(values)
+    lengths = tuple((int(frames), float(fps)) for frames, fps in zip(*columns, strict=True))
+    return Shard(name, count, lengths, size, digest)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
+class _Prober:
+    """Finds the length of samples from their metadata or, within limits, by opening them."""
+
+    def __init__(self, probe: Callable[[SampleRef], tuple[int, float]]) -> None:
+        self._probe = probe
+        self._num_probed = 0
+        self.broken: list[Broken] = []
+        self.other_members: set[str] = set()
+        self.without_video: set[tuple[str, int]] = set()
+        self.unusable: set[tuple[str, int]] = set()
+
+    def length(self, name: str, number: int, ref: SampleRef) -> Length:
+        if ref.is_block:
+            raise _BlocksError(name)
+        if ref.video_extension is None:
+            self.other_members |= set(ref.members)
+            self.without_video.add((name, number))
+            self.unusable.add((name, number))
+            return None
+        try:
+            known = known_length(read_metadata(ref))
+            if known is None and self._num_probed < MAX_PROBED:
+                self._num_probed += 1
+                known = self._probe(ref)
+        except InputError as error:
+            self.broken.append(Broken.of(name, ref.key, error))
+            self.unusable.add((name, number))
+            return None
+        return known
+
+
+def _scan(name: str, cache: ShardCache, prober: _Prober) -> tuple[Shard, list[SampleRef]]:
+    path = cache.fetch(name) if is_url(name) else Path(name)
+    refs = scan_shard(path)
+    lengths = tuple(prober.length(name, number, ref) for number, ref in enumerate(refs))
+    return Shard(name, len(refs), lengths, path.stat().st_size), refs
+
+
+def _usable(
+    shards: Sequence[Shard], num_frames: int, fps: float, prober: _Prober
+) -> tuple[np.ndarray, list[str]]:
+    """Places of the samples that are long enough, and why others are not."""
+    places: list[tuple[int, int]] = []
+    reasons: list[str] = []
+    for number, shard in enumerate(shards):
+        for within, length in enumerate(shard.lengths):
+            if (shard.name, within) in prober.unusable:
+                continue
+            if length is not None:
+                frames, source_fps = length
+                stride = sampling.frame_stride_for(source_fps, fps)
+                if not sampling.count_starts(frames, num_frames, stride):
+                    reason = too_short(frames, num_frames, stride)
+                    reasons.append(f"sample {within} of {shard.name}: {reason}")
+                    continue
+            places.append((number, within))
+    return np.array(places, np.int64).reshape(-1, 2), reasons
+
+
+def too_short(found: int, num_frames: int, frame_stride: int) -> str:
+    """Why a video gives no clip, in words that say what to do."""
+    return (
+        f"a clip needs {sampling.clip_span(num_frames, frame_stride)} frames "
+        f"(num_frames={num_frames}, frame_stride={frame_stride}) but the longest scene has "
+        f"{found}; lower num_frames or raise fps"
+    )
