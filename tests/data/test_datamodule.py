@@ -24,7 +24,7 @@ def data(shards: Any, **settings: Any) -> ClipDataModule:
     return module
 
 
-def keys(refs: Sequence[SampleRef]) -> list[str]:
+def keys(refs: Sequence[SampleRef] | Catalog) -> list[str]:
     return [ref.key for ref in refs]
 
 

@@ -64,8 +64,8 @@ class Shard:
     sha256: str | None = None
 
 
-class Catalog(Sequence[SampleRef]):
-    """The usable samples of some shards, numbered through; holds no open file.
+class Catalog:
+    """The usable samples of some shards, numbered through like a list; holds no open file.
 
     Args:
         shards: all of them.

@@ -71,7 +71,7 @@ class ClipDataset(Dataset[ClipBatch]):
 
     def __init__(
         self,
-        refs: Sequence[SampleRef],
+        refs: Sequence[SampleRef] | Catalog,
         num_frames: int,
         fps: float | Sequence[float],
         size: int,
