@@ -117,6 +117,7 @@ def test_progress_bar__shows_skill_and_rank_of_every_level(module):
 
 def test_atomic_io__a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "last.ckpt"
+    (tmp_path / f".{path.name}.1.partial").write_bytes(b"left by a run that was killed")
     AtomicCheckpointIO().save_checkpoint({"a": torch.ones(2)}, path)
     with pytest.raises(Exception, match="pickle"):
         AtomicCheckpointIO().save_checkpoint({"a": lambda: None}, path)

@@ -322,6 +322,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         path = Path(path)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a run that was killed
+            leftover.unlink(missing_ok=True)
         try:
             super().save_checkpoint(checkpoint, partial, storage_options)
             # The bytes must be on the disk before the name points at them.

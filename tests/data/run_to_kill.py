@@ -6,6 +6,7 @@ python run_to_kill.py SHARDS FOLDER RANKS WORKERS STEPS
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Noting(lightning.LightningModule):
         }
         with (self.folder / f"seen-{self.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        time.sleep(0.03)  # else a run would be over before it can be killed
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -14,7 +14,7 @@ class BadServer(ThreadingHTTPServer):
     Attributes:
         files: name -> content; any may be added and changed while serving.
         requests: path -> how often it was asked for.
-        going: set when the server stops; what stalls waits for it.
+        stopping: set when the server stops; what stalls waits for it.
     """
 
     daemon_threads = True
@@ -23,8 +23,12 @@ class BadServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = files
         self.requests: Counter[str] = Counter()
-        self.going = threading.Event()
+        self.counting = threading.Lock()
+        self.stopping = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, *args: object) -> None:
+        pass  # a client that gave up is what is tested here, and no news
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -32,17 +36,23 @@ class Handler(BaseHTTPRequestHandler):
     server: BadServer
 
     def do_GET(self) -> None:
-        self.server.requests[self.path] += 1
+        with self.server.counting:
+            self.server.requests[self.path] += 1
         manner, _, name = self.path.lstrip("/").partition("?")[0].partition("/")
-        body = self.server.files.get(name)
+        body = self.server.files.get("x.tar" if manner == "any" else name)
         half = len(body or b"") // 2
+        if manner == "hiccup":
+            manner = "stall" if self.server.requests[self.path] == 1 else "plain"
         refusal = {"denied": 403, "failing": 500}.get(manner, 404 if body is None else None)
         if manner == "flaky" and self.server.requests[self.path] <= 2:
             refusal = 500
         if refusal is not None:
             self._begin(refusal, 0)
         elif manner == "silent":
-            self.server.going.wait(10)
+            self.server.stopping.wait(10)
+        elif manner == "garbage":
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+            self.close_connection = True
         elif manner == "redirect":
             self.send_response(302)
             self.send_header("Location", "file:///etc/hostname")
@@ -68,20 +78,23 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send(self, manner: str, body: bytes, half: int) -> None:
+        self.close_connection = manner not in ("plain", "slow")
         self.wfile.write(body[:half])
-        self.wfile.flush()
         if manner == "stall":
-            self.server.going.wait(10)
-        elif manner == "slow":
-            self.server.going.wait(0.5)
+            self.server.stopping.wait(10)
         elif manner == "drip":
             for byte in body[half:]:
-                if self.server.going.wait(0.05):
+                if self.server.stopping.wait(0.05):
                     break
                 self.wfile.write(bytes([byte]))
-        if manner not in ("stall", "cut", "drip"):
+        elif manner == "short":
+            self.wfile.write(body[half:-100])
+            # Together with the rest, the client would take what is too much for another answer.
+            self.server.stopping.wait(0.1)
+            self.wfile.write(body[-100:])
+        elif manner != "cut":
+            self.server.stopping.wait(0.5 if manner == "slow" else 0)
             self.wfile.write(body[half:])
-        self.close_connection = manner not in ("plain", "slow")
 
     def log_message(self, *args: object) -> None:
         pass
@@ -91,13 +104,11 @@ class Handler(BaseHTTPRequestHandler):
 def serve(files: dict[str, bytes]) -> Iterator[BadServer]:
     """Run a `BadServer` in a thread."""
     server = BadServer(files)
-    # A client that gave up is what is tested here, and no news.
-    server.handle_error = lambda *_: None
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server
     finally:
-        server.going.set()
+        server.stopping.set()
         server.shutdown()
         server.server_close()
 

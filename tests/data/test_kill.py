@@ -125,8 +125,8 @@ def test_kill__other_ranks_and_workers_see_what_was_left(
 @pytest.mark.slow
 def test_kill__at_twenty_random_moments(uneven_shards: Path, tmp_path: Path) -> None:
     kills = [((1, 2, 3, 1)[n % 4], (0, 2, 1)[n % 3]) for n in range(20)]
-    kept = run_and_kill(uneven_shards, tmp_path / "run", 110, kills, seed=1)
-    check(uneven_shards, kept, 110)
+    kept = run_and_kill(uneven_shards, tmp_path / "run", 200, kills, seed=1)
+    check(uneven_shards, kept, 200)
 
 
 @pytest.mark.slow

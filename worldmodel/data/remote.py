@@ -3,64 +3,39 @@
 1. `list_remote`   a URL pattern -> URLs of shards, from a listing or the set's `index.json`
 2. `ShardCache`    the URL of a shard -> a whole, checked local file, read like any other shard
 
-Whatever a server does, no call hangs: each read is awaited for `timeout_seconds`, a download must
-keep up `MIN_BYTES_PER_SECOND`, and tries are counted. Keys and endpoints come from where each
-store's own tools look (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`),
-and anything else from fsspec's configuration (`FSSPEC_S3_ANON=true`, `~/.config/fsspec/*.json`).
+How stores are asked, and for how long, is the matter of `stores.py`.
 """
 
 import contextlib
-import functools
 import hashlib
 import os
-import queue
-import random
 import re
-import socket
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import filelock
-import fsspec
-
 from worldmodel.data.shards import INDEX_NAME, read_index
 from worldmodel.errors import InputError
 
-SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "https": "aiohttp", "http": "aiohttp"}
-"""Schemes that are read, each with the package it needs; no other ever is, `file` least of all."""
+from worldmodel.data.stores import (
+    WEB,
+    RefusedError,
+    RemoteError,
+    list_store,
+    opened,
+    persist,
+    scheme_of,
+    shown,
+)
 
-MIN_BYTES_PER_SECOND = 50_000  # else a server that sends a byte now and then would never time out
-
-_WEB = ("http", "https")  # cannot list, and a "?" begins a query
-_CHUNK_BYTES = 4 << 20  # one range request to an object store
 _STEP_BYTES = 16 << 20  # room taken at a time where the server does not state a size
 _MAX_INDEX_BYTES = 64 << 20  # an index has some 250 bytes for each shard
-_FIRST_WAIT_SECONDS = 0.5  # before the second try; doubled for each further one
 _RECENT_SECONDS = 5.0  # between a file's being fetched and its being opened
 _SHARD_IN_INDEX = re.compile(r"(?!\.)[^/?#%\\]+/(?!\.)[^/?#%\\]+\.tar")
-_CREDENTIALS = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true if it is public",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or FSSPEC_GS_TOKEN=anon if it is public",
-}
-
-T = TypeVar("T")
-
-
-class _RemoteError(Exception):
-    """A remote call failed: what happened, what to do, and whether another try could help."""
-
-    def __init__(self, what: str, remedy: str, again: bool = True) -> None:
-        super().__init__(what)
-        self.what, self.remedy, self.again = what, remedy, again
-
-
-class _RefusedError(InputError):
-    """Nothing that can be read is there, however often one asks."""
 
 
 def is_url(name: str) -> bool:
@@ -82,18 +57,18 @@ def list_remote(pattern: str, timeout_seconds: float = 30.0, retries: int = 3) -
     Raises:
         InputError: nothing matches, or the URL cannot be read.
     """
-    web = _scheme(pattern) in _WEB
+    web = scheme_of(pattern) in WEB
     path = pattern.partition("?")[0] if web else pattern
     is_glob = re.search(r"[*?[]", path.partition("://")[2]) is not None
     if path.endswith(".tar") and not is_glob:
         return [pattern]
     limits = (timeout_seconds, retries)
     if is_glob and not web:
-        found = _glob(pattern, *limits)
+        found = list_store(pattern, *limits)
     else:
         found = _list_by_index(path.rstrip("/"), is_glob, *limits)
     if not found:
-        raise InputError(f"no shards match {_shown(pattern)}; check the spelling")
+        raise InputError(f"no shards match {shown(pattern)}; check the spelling")
     return sorted(set(found))
 
 
@@ -108,13 +83,13 @@ def _list_by_index(url: str, is_glob: bool, timeout_seconds: float, retries: int
         if is_url(root):  # no longer so above a bucket or host
             try:
                 return _match_index(root, names, timeout_seconds, retries)
-            except _RefusedError as error:
+            except RefusedError as error:
                 reasons.append(str(error))
-    if _scheme(url) not in _WEB:
-        return _glob(f"{url}/*.tar", timeout_seconds, retries)
+    if scheme_of(url) not in WEB:
+        return list_store(f"{url}/*.tar", timeout_seconds, retries)
     raise InputError(
-        f"{_shown(url)} is no tar, and only the index of a set could tell what it stands for: "
-        f"{'; '.join(reasons) or 'it lies in none'}; name the tars, with braces such as {{000000..000009}}"
+        f"{shown(url)} is no tar, and only the index of a set could tell what it stands for: "
+        f"{'; '.join(reasons) or 'it lies in none'}; name the tars, as in {{000000..000009}}.tar"
     )
 
 
@@ -125,26 +100,12 @@ def _match_index(root: str, pattern: str, timeout_seconds: float, retries: int) 
         # An index is as little to be trusted as any other text from the network.
         if not isinstance(name, str) or not _SHARD_IN_INDEX.fullmatch(name):
             raise InputError(
-                f"{_shown(root)}/{INDEX_NAME} names a shard {name!r}, which is not of the form "
+                f"{shown(root)}/{INDEX_NAME} names a shard {name!r}, which is not of the form "
                 "SPLIT/NAME.tar; make the index again"
             )
         if fnmatchcase(name, pattern):
             found.append(f"{root}/{name}")
     return found
-
-
-def _glob(pattern: str, timeout_seconds: float, retries: int) -> list[str]:
-    scheme = _scheme(pattern)
-
-    def glob() -> dict[str, dict[str, Any]]:
-        files = _file_system(scheme, timeout_seconds, os.getpid())
-        # A listing is many requests, each with a time limit of its own: 10 is some 10 000 names.
-        found = _guard(10 * timeout_seconds, scheme, files.glob, pattern, detail=True)
-        return dict(found)
-
-    found = _persist(glob, pattern, retries)
-    names = [name for name, details in found.items() if details["type"] == "file"]
-    return [f"{scheme}://{name.lstrip('/')}" for name in names]
 
 
 def read_remote_index(root: str, timeout_seconds: float = 30.0, retries: int = 3) -> dict[str, Any]:
@@ -162,20 +123,20 @@ def read_remote_index(root: str, timeout_seconds: float = 30.0, retries: int = 3
 
     def read() -> bytes:
         content = bytearray()
-        with _opened(url, timeout_seconds) as (_, chunks):
+        with opened(url, timeout_seconds) as (_, chunks):
             for chunk in chunks:
                 content += chunk
                 if len(content) > _MAX_INDEX_BYTES:
-                    raise _RemoteError(f"it has over {_MAX_INDEX_BYTES} bytes", "check it", False)
+                    raise RemoteError(f"it has over {_MAX_INDEX_BYTES} bytes", "check it", False)
         return bytes(content)
 
-    content = _persist(read, url, retries)
+    content = persist(read, url, retries)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / INDEX_NAME).write_bytes(content)
         try:
             return read_index(Path(folder))
         except InputError as error:
-            raise _RefusedError(str(error).replace(folder, _shown(root.rstrip("/")))) from error
+            raise RefusedError(str(error).replace(folder, shown(root.rstrip("/")))) from error
 
 
 class ShardCache:
@@ -220,7 +181,7 @@ class ShardCache:
         Raises:
             InputError: it cannot be had, or is not what it should be, or does not fit in.
         """
-        _scheme(url)
+        scheme_of(url)
         stem = re.sub(r"[^\w-]", "_", re.split(r"[?#]", url)[0].rpartition("/")[2])
         name = hashlib.sha256(f"{url}\n{sha256 or ''}".encode()).hexdigest()
         path = self.folder / f"{name}-{stem.removesuffix('_tar')[-80:]}.tar"
@@ -230,10 +191,10 @@ class ShardCache:
                 with self._alone(path, url):
                     if not self._use(path, size):  # else another process has just fetched it
                         path.unlink(missing_ok=True)
-                        _persist(lambda: self._download(url, path, size, sha256), url, self.retries)
+                        persist(lambda: self._download(url, path, size, sha256), url, self.retries)
         except OSError as error:
             raise InputError(
-                f"cannot keep {_shown(url)} in the cache {self.folder}: {error.strerror or error}; "
+                f"cannot keep {shown(url)} in the cache {self.folder}: {error.strerror or error}; "
                 "set WORLDMODEL_CACHE to a folder with room that can be written to"
             ) from error
         return path
@@ -251,7 +212,8 @@ class ShardCache:
     def _alone(self, path: Path, url: str) -> Iterator[None]:
         """Wait for other processes that fetch the same file, as long as they get on with it."""
         lock = filelock.FileLock(f"{path}.lock")
-        patience = 4 * self.timeout_seconds + _FIRST_WAIT_SECONDS * 2**self.retries
+        # The longest quiet of a sound one: for room, connecting, reading, and between its tries.
+        patience = 4 * self.timeout_seconds + 2**self.retries / 2
         last_write, since = -1.0, time.monotonic()
         while True:
             try:
@@ -263,7 +225,7 @@ class ShardCache:
                     last_write, since = max(times, default=0.0), time.monotonic()
                 if time.monotonic() - since > patience:
                     raise InputError(
-                        f"another process has been fetching {_shown(url)} for {patience:.0f} s "
+                        f"another process has been fetching {shown(url)} for {patience:.0f} s "
                         f"without getting on; end it (it holds {lock.lock_file})"
                     ) from None
         try:
@@ -279,7 +241,7 @@ class ShardCache:
         digest = hashlib.sha256()
         num_bytes = room = 0
         try:
-            with _opened(url, self.timeout_seconds) as (stated, chunks), part.open("wb") as file:
+            with opened(url, self.timeout_seconds) as (stated, chunks), part.open("wb") as file:
                 _check_size(stated, size)
                 expected = stated if size is None else size
                 self._make_room(part, room := expected or 0)
@@ -294,10 +256,10 @@ class ShardCache:
                     digest.update(chunk)
                 if num_bytes < (expected or 0):
                     what = f"the connection was cut after {num_bytes} of {expected} bytes"
-                    raise _RemoteError(what, "try later")
+                    raise RemoteError(what, "try later")
                 if sha256 is not None and digest.hexdigest() != sha256.lower():
                     what = f"its SHA-256 is {digest.hexdigest()}, the set's index says {sha256}"
-                    raise _RemoteError(what, "upload shards and index of one set together", False)
+                    raise RemoteError(what, "upload shards and index of one set together", False)
                 file.truncate(num_bytes)
                 # Before the rename, or a power cut could leave the final name on missing bytes.
                 file.flush()
@@ -319,9 +281,9 @@ class ShardCache:
                 break
             time.sleep(min(0.2, self.timeout_seconds / 10))
         raise InputError(
-            f"{num_bytes} bytes for {_whole(part).name[65:]} do not fit in the cache {self.folder}, "
-            f"limited to {self.max_bytes} bytes together with what is being fetched; raise the "
-            "limit or make smaller shards"
+            f"{_whole(part).name[65:]} of {num_bytes} bytes does not fit in the cache "
+            f"{self.folder}, limited to {self.max_bytes} bytes together with what is being "
+            "fetched; raise the limit or make smaller shards"
         )
 
     def _evict(self, part: Path, max_bytes: int, spare_recent: bool) -> bool:
@@ -365,161 +327,4 @@ def _is_abandoned(part: Path) -> bool:
 def _check_size(found: int | None, expected: int | None) -> None:
     if found is not None and expected is not None and found != expected:
         what = f"it has {found} bytes or more, but {expected} were expected"
-        raise _RemoteError(what, "upload shards and index of one set together", again=False)
-
-
-def _scheme(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    if scheme not in SCHEMES or rest[:1] in ("", "/") or re.search(r"::\w+(://|$)", rest):
-        raise InputError(
-            f"{_shown(url)!r} cannot be read: only {'://, '.join(SCHEMES)}:// followed by a host "
-            "or bucket are, and nothing is chained with '::'"
-        )
-    return scheme
-
-
-def _shown(url: str) -> str:
-    # A query may be a signature and a user part a password; errors end up in logs.
-    if not url.startswith(("https://", "http://")):
-        return url
-    return re.sub(r"^(\w+://)[^/@]*@", r"\1", re.sub(r"\?.*", "?...", url))
-
-
-@functools.cache
-def _file_system(scheme: str, timeout_seconds: float, process: int) -> Any:
-    # One for each process: its connections and its thread do not survive a fork. Nor does gRPC, over
-    # which gcsfs would first ask each bucket's kind; set to "true" it is for zonal buckets.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    try:
-        kind = fsspec.get_filesystem_class(scheme)
-    except ImportError as error:
-        package = SCHEMES[scheme]
-        raise InputError(
-            f"{scheme}:// needs the package {package}: run 'pip install {package}'"
-        ) from error
-    options = _time_limits(scheme, timeout_seconds)
-    for name, given in fsspec.config.apply_config(kind, {}).items():
-        if name in options and isinstance(given, dict):
-            options[name] |= given
-    always = {"skip_instance_cache": True, "use_listings_cache": False}
-    return _guard(timeout_seconds, scheme, kind, **always, **options)
-
-
-def _time_limits(scheme: str, seconds: float) -> dict[str, Any]:
-    if scheme == "s3":
-        limits = {"connect_timeout": seconds, "read_timeout": seconds}
-        return {"config_kwargs": {**limits, "retries": {"total_max_attempts": 1}}}
-    import aiohttp  # only here: nothing local needs it
-
-    silence = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
-    if scheme in _WEB:
-        # Not compressed on the way, or the stated size would not be that of the file.
-        headers = {"Accept-Encoding": "identity"}
-        return {"client_kwargs": {"timeout": silence, "headers": headers}}
-    return {"requests_timeout": silence} if scheme in ("gs", "gcs") else {}
-
-
-@contextlib.contextmanager
-def _opened(url: str, timeout_seconds: float) -> Iterator[tuple[int | None, Iterator[bytes]]]:
-    """A remote file's size, where the server states one, and its bytes."""
-    scheme = _scheme(url)
-    files = _file_system(scheme, timeout_seconds, os.getpid())
-    # On the web, no blocks: one request, read as it comes, and no size asked for beforehand (any
-    # size given does), which signed URLs would refuse and which hides errors behind "not found".
-    options = {"block_size": 0, "size": 1} if scheme in _WEB else {"cache_type": "none"}
-    file = _guard(timeout_seconds, scheme, files.open, url, "rb", **options)
-    try:
-        yield _stated_size(file), _chunks(file, scheme, timeout_seconds)
-    finally:
-        with contextlib.suppress(_RemoteError):
-            _guard(1.0, scheme, file.close)
-
-
-def _stated_size(file: Any) -> int | None:
-    response = getattr(file, "r", None)  # aiohttp's, where this is a file on the web
-    if response is None:
-        return file.size
-    return None if response.headers.get("Content-Encoding") else response.content_length
-
-
-def _chunks(file: Any, scheme: str, timeout_seconds: float) -> Iterator[bytes]:
-    started, num_bytes = time.monotonic(), 0
-    while chunk := _guard(timeout_seconds, scheme, file.read, _CHUNK_BYTES):
-        yield chunk
-        num_bytes += len(chunk)
-        seconds = time.monotonic() - started
-        if seconds > timeout_seconds + num_bytes / MIN_BYTES_PER_SECOND:
-            raise _RemoteError(f"sent only {num_bytes} bytes in {seconds:.0f} s", "try later")
-
-
-def _guard(seconds: float, scheme: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a file system and wait for it so long, whether or not it keeps time limits itself.
-
-    Raises:
-        _RemoteError: it failed or did not answer; its thread is then left to itself.
-    """
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            answers.put((call(*args, **kwargs), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        error = TimeoutError()
-    if error is not None:
-        raise _explain(error, scheme, seconds) from error
-    return answer  # type: ignore[return-value]
-
-
-def _explain(error: BaseException, scheme: str, seconds: float) -> _RemoteError:
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    kinds = {type(one).__name__ for one in chain}
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    remedy = _CREDENTIALS.get(scheme.replace("gcs", "gs"), "check that it is public")
-    if isinstance(error, FileNotFoundError):
-        return _RemoteError("it is not there", "check the spelling", again=False)
-    what = re.sub(r"\?\S+", "?...", " ".join(f"{type(error).__name__}: {error}".split()))
-    # The last is gcsfs' way of saying so.
-    if isinstance(error, PermissionError) or status in (401, 403) or ": Forbidden" in what:
-        return _RemoteError("access was denied", remedy, again=False)
-    if kinds & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}:
-        return _RemoteError("no credentials were found", remedy, again=False)
-    if any("Timeout" in kind for kind in kinds):
-        return _RemoteError(f"nothing came for {seconds:g} s", "check the network and the server")
-    if any(isinstance(one, socket.gaierror) for one in chain):
-        return _RemoteError("its host is unknown", "check the host's name and the network")
-    if isinstance(status, int):
-        again = status >= 500 or status in (408, 425, 429)
-        return _RemoteError(f"the server answered {status}", "try later", again)
-    if "ClientPayloadError" in kinds:
-        return _RemoteError("the connection was cut", "try later")
-    again = not isinstance(error, ValueError)  # a pattern or URL that the library refuses
-    return _RemoteError(what, "check the URL, the network and the server", again)
-
-
-def _persist(attempt: Callable[[], T], url: str, retries: int) -> T:
-    """Try, and after a failure that may pass try again, each time after twice the wait."""
-    started = time.monotonic()
-    number = 1
-    while True:
-        try:
-            return attempt()
-        except _RemoteError as error:
-            if number > retries or not error.again:
-                tries = f"{number} {'try' if number == 1 else 'tries'}"
-                seconds = time.monotonic() - started
-                raise (InputError if error.again else _RefusedError)(
-                    f"{_shown(url)} cannot be read: {error.what} ({tries} in {seconds:.1f} s); "
-                    f"{error.remedy}"
-                ) from error
-        # Uneven, so that many workers do not come back at one moment; not from the seeded numbers.
-        wait = _FIRST_WAIT_SECONDS * 2 ** (number - 1)
-        time.sleep(wait * random.SystemRandom().uniform(0.75, 1.25))
-        number += 1
+        raise RemoteError(what, "upload shards and index of one set together", again=False)
