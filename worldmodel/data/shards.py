@@ -275,15 +275,36 @@ def read_metadata(ref: SampleRef) -> dict[str, Any]:
     """The sample's `json` member; empty where it has none.
 
     Raises:
-        InputError: the member is no JSON object or is larger than 4 MiB.
+        InputError: the member is no JSON object or is larger than 16 MB.
     """
     if "json" not in ref.members:
         return {}
-    place = f"{ref.key}.json of {ref.shard}"
+    check_metadata_size(ref)
+    return parse_metadata(read_members(ref, ["json"])["json"], ref)
+
+
+def check_metadata_size(ref: SampleRef) -> None:
+    """Refuse a `json` member that is too large to be read.
+
+    Raises:
+        InputError: it is larger than 16 MB.
+    """
     if ref.members["json"][1] > _MAX_JSON_BYTES:
-        raise InputError(f"{place} is larger than {_MAX_JSON_BYTES} bytes, which is no metadata")
+        raise InputError(
+            f"{ref.key}.json of {ref.shard} is larger than {_MAX_JSON_BYTES} bytes, which is no "
+            "metadata"
+        )
+
+
+def parse_metadata(content: bytes, ref: SampleRef) -> dict[str, Any]:
+    """A sample's metadata from the bytes of its `json` member.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
+    place = f"{ref.key}.json of {ref.shard}"
     try:
-        metadata = json.loads(read_members(ref, ["json"])["json"])
+        metadata = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place} is not JSON: {error}") from error
     if not isinstance(metadata, dict):

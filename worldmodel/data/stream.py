@@ -21,7 +21,13 @@ from worldmodel.data.catalog import Catalog, too_short
 from worldmodel.data.order import ClipRequest, FixedSampler, StreamSampler
 from worldmodel.data.packets import SUFFIX
 from worldmodel.data.quarantine import Broken, Quarantine
-from worldmodel.data.shards import SampleRef, read_members, read_metadata, scene_cuts
+from worldmodel.data.shards import (
+    SampleRef,
+    check_metadata_size,
+    parse_metadata,
+    read_members,
+    scene_cuts,
+)
 from worldmodel.data.truth import MEMBERS as TRUTH_MEMBERS
 from worldmodel.data.truth import decode_truth, take_frames
 from worldmodel.data.video import Backend, VideoDecoder, open_video
@@ -111,13 +117,15 @@ class ClipDataset(Dataset[ClipBatch]):
             raise InputError(f"sample {ref.key} of {ref.shard} has no video")
         names = [extension, *(TRUTH_MEMBERS if self.with_truth else ())]
         packets = f"{extension}.{SUFFIX}"
-        if packets in ref.members:
-            names.append(packets)
+        names += [name for name in (packets, "json") if name in ref.members]
+        if "json" in names:
+            check_metadata_size(ref)
         members = read_members(ref, names)
+        metadata = parse_metadata(members["json"], ref) if "json" in members else {}
         video = open_video(members[extension], self.decoder, members.get(packets))
         try:
             draws = self._draws(epoch, ref.key)
-            clips = self._choose(video, ref, draws)
+            clips = self._choose(video, scene_cuts(metadata), draws)
             indices = [frame for clip in clips for frame in clip]
             size = transforms.scaled_size(video.width, video.height, self.size, video.pixel_aspect)
             frames = video.get_frames(indices, size)
@@ -184,12 +192,11 @@ class ClipDataset(Dataset[ClipBatch]):
         return [sampling.draw_clip(self.seed, epoch, key, visit) for visit in visits]
 
     def _choose(
-        self, video: VideoDecoder, ref: SampleRef, draws: Sequence[sampling.Draw]
+        self, video: VideoDecoder, cuts: Sequence[int], draws: Sequence[sampling.Draw]
     ) -> list[list[int]]:
         """The frames of each clip, draw after draw, and within a draw rate after rate."""
         strides = [sampling.frame_stride_for(video.fps, fps) for fps in self.rates]
         times = video.pts_seconds(range(video.num_frames))
-        cuts = scene_cuts(read_metadata(ref)) if "json" in ref.members else []
         clips: list[list[int]] = []
         for draw in draws:
             found = sampling.choose_clips(draw, times, cuts, self.num_frames, strides)
