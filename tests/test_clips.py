@@ -16,9 +16,13 @@ def test_batch__refuses_parts_that_do_not_agree(clip):
         dataclasses.replace(clip, keys=("a",))
     with pytest.raises(ValueError, match=r"actions must start with \(2, 12\)"):
         dataclasses.replace(clip, actions=torch.zeros(2, 3, 1))
+    with pytest.raises(ValueError, match="is_pad must be 2 flags"):
+        dataclasses.replace(clip, is_pad=(True,))
 
 
 def test_stack__joins_and_keeps_order(clip):
+    padded = dataclasses.replace(clip, is_pad=(False, True))
+    assert ClipBatch.stack([clip, padded]).to("cpu").counted == [0, 1, 2]
     joined = ClipBatch.stack([clip, clip])
     assert joined.keys == ("a", "b", "a", "b")
     assert torch.equal(joined.frames[2:], clip.frames)

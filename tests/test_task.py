@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -31,6 +33,17 @@ def test_objective__same_step_same_loss(task, clip):
     first, _ = task.objective(clip)
     again, _ = task.objective(clip)
     assert torch.equal(task.total(first), task.total(again))
+
+
+def test_validation__counts_no_padding(task, clip, monkeypatch):
+    logged = {}
+    monkeypatch.setattr(task, "log_dict", lambda values, **more: logged.update(more))
+    whole = task.validation_step(clip, 0)
+    padded = task.validation_step(dataclasses.replace(clip, is_pad=(True, False)), 0)
+    assert logged["batch_size"] == 1
+    for level, part in zip(whole["targets"], padded["targets"], strict=True):
+        assert torch.equal(level[1:], part)
+    assert torch.equal(whole["predicted"][0][1][1:], padded["predicted"][0][1])
 
 
 def test_training__every_parameter_gets_a_gradient(task, clip):
