@@ -8,7 +8,6 @@ Without an index a shard's headers are read at once.
 import hashlib
 import json
 import logging
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from worldmodel.data.shards import (
     SampleRef,
     expand_braces,
     file_sha256,
+    is_length,
     known_length,
     read_index,
     read_metadata,
@@ -383,15 +383,11 @@ def _from_entry(name: str, entry: dict[str, Any]) -> Shard | None:
     for column in ("num_frames", "fps"):
         values = entry.get(column)
         values = values if isinstance(values, list) else [values] * count
-        if len(values) != count or not all(_is_positive(value) for value in values):
+        if len(values) != count or not all(is_length(value) for value in values):
             return None
         columns.append(values)
     lengths = tuple((int(frames), float(fps)) for frames, fps in zip(*columns, strict=True))
     return Shard(name, count, lengths, size, digest)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < math.inf
 
 
 class _Prober:

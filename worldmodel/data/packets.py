@@ -11,14 +11,16 @@ It is stored beside its video, as the member `mp4.packets` beside `mp4`.
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 import numpy as np
 
+from worldmodel.data.h264 import is_avcc, open_decoder, read_pictures
 from worldmodel.data.pyav_video import PyavVideo
-from worldmodel.data.video import MAX_FRAMES, MAX_PIXELS
+from worldmodel.data.video import MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, reason_of
 from worldmodel.errors import InputError
 
 # What the index member is called: the video's extension and this.
@@ -37,10 +39,8 @@ _HEADER = struct.Struct("<4sHHIIIIIIdQII")
 _CHECKSUM = struct.Struct("<I")
 _BYTES_PER_PACKET = 8 + 8 + 4 + 4 + 1
 
-_SLICES = range(1, 6)
-_IDR_SLICE = 5
-# Sequence and picture parameter sets, and their extensions.
-_PARAMETER_SETS = frozenset((7, 8, 13, 15))
+_MAX_FPS = 1e6
+_MAX_PTS = 1 << 62  # their differences still fit an int64
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ class PacketIndex:
             raise InputError("packet index has been cut short; pack the video again")
         if zlib.crc32(data[: -_CHECKSUM.size]) != _CHECKSUM.unpack(data[-_CHECKSUM.size :])[0]:
             raise InputError("packet index has been altered; pack the video again")
-        if not all((*base, *aspect, width, height, fps > 0)) or rotation not in (0, 90, 180, 270):
+        known = rotation in (0, 90, 180, 270) and 0 < fps <= _MAX_FPS
+        if not known or not all((*base, *aspect, width, height)):
             raise InputError("packet index describes no video; pack the video again")
         arrays, at = [], _HEADER.size
         for kind in _ARRAY_TYPES:
@@ -155,10 +156,21 @@ class PacketIndex:
                 f"packet index claims {len(self.pts)} frames of {self.width}x{self.height} pixels; "
                 f"at most {MAX_FRAMES} frames of {MAX_PIXELS} pixels are decoded"
             )
+        if np.any(np.abs(self.pts) > _MAX_PTS) or self._span() > MAX_SECONDS:
+            raise InputError(
+                f"packet index claims {self._span():.0f} seconds; "
+                f"at most {MAX_SECONDS:.0f} are read"
+            )
         inside = (self.offset >= 0) & (self.size > 0) & (self.size <= self.video_bytes)
         inside &= self.offset <= self.video_bytes - self.size.astype(np.int64)
+        if len(np.unique(self.pts)) != len(self.pts) or not is_avcc(self.extradata):
+            raise InputError("packet index describes no video; pack the video again")
         if not len(self.pts) or not inside.all() or not self.flags[0] & IDR:
             raise InputError("packet index leads out of its video; pack the video again")
+
+    def _span(self) -> float:
+        shown = self.pts[self.flags & HIDDEN == 0]
+        return (int(shown.max()) - int(shown.min())) * float(self.time_base) if len(shown) else 0.0
 
 
 # pts, offset, size, checksum, flags
@@ -170,32 +182,39 @@ def index_packets(data: bytes) -> PacketIndex:
 
     Raises:
         InputError: this is no such video, or one whose packets alone do not say what a frame needs
-            (times missing, parameter sets that change between IDR pictures, no IDR at the start).
-            Its frames can still be had by seeking.
+            or how it looks (`worldmodel.data.h264` names the reasons; also times that are missing
+            or doubled, several configurations, colours that only the container tells). Its frames
+            can still be had by seeking.
     """
     video = PyavVideo(data)
     try:
         if not video.has_packet_times:
             raise InputError("packets lack the times of their frames")
         rotation, fps = video.rotation, video.fps
+        look = _look(next(video.decode_from_start()))
     finally:
         video.close()
-    with av.open(io.BytesIO(data), "r") as container:
-        stream = container.streams.video[0]
-        codec = stream.codec_context
-        extradata = bytes(codec.extradata or b"")
-        if codec.name != "h264" or extradata[:1] != b"\x01":
-            raise InputError(f"only H.264 as mp4 holds it has a packet index, this is {codec.name}")
-        base, aspect = stream.time_base, stream.sample_aspect_ratio
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        places = [(packet.pts, packet.pos, packet.size, packet.is_discard) for packet in packets]
-        contents = [bytes(packet) for packet in packets]
-        size = (codec.width, codec.height)
-    for (_, place, length, _), content in zip(places, contents, strict=True):
-        if place is None or data[place : place + length] != content:
-            raise InputError("packets do not lie in the file as they are decoded")
-    flags = _flags(contents, 1 + (extradata[4] & 3))
-    hidden = [HIDDEN * bool(discard) for *_, discard in places]
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            stream = container.streams.video[0]
+            codec = stream.codec_context
+            if codec.name != "h264":
+                raise InputError(f"only H.264 has a packet index, this is {codec.name}")
+            extradata, size = bytes(codec.extradata or b""), (codec.width, codec.height)
+            base, aspect = stream.time_base, stream.sample_aspect_ratio
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            _check_packets(packets, data)
+            pictures = read_pictures(extradata, [bytes(packet) for packet in packets])
+        if look not in _looks(extradata, packets):
+            raise InputError("only the container tells what colours are meant")
+    except av.FFmpegError as error:
+        raise InputError(f"packets cannot be read: {reason_of(error)}") from error
+    flags = [
+        IDR * picture.is_idr
+        + UNREFERENCED * (not picture.is_reference)
+        + HIDDEN * bool(packet.is_discard)
+        for picture, packet in zip(pictures, packets, strict=True)
+    ]
     return PacketIndex(
         *size,
         rotation,
@@ -204,11 +223,11 @@ def index_packets(data: bytes) -> PacketIndex:
         fps,
         len(data),
         extradata,
-        np.array([pts for pts, *_ in places], np.int64),
-        np.array([place for _, place, *_ in places], np.int64),
-        np.array([length for *_, length, _ in places], np.int64),
-        np.array([zlib.crc32(content) for content in contents], np.uint32),
-        np.array(flags, np.uint8) + np.array(hidden, np.uint8),
+        np.array([packet.pts for packet in packets], np.int64),
+        np.array([packet.pos for packet in packets], np.int64),
+        np.array([packet.size for packet in packets], np.int64),
+        np.array([zlib.crc32(bytes(packet)) for packet in packets], np.uint32),
+        np.array(flags, np.uint8),
     )
 
 
@@ -221,41 +240,30 @@ def with_packets(video: bytes, extension: str = "mp4") -> dict[str, bytes]:
     return {extension: video, f"{extension}.{SUFFIX}": index.to_bytes()}
 
 
-def _flags(contents: list[bytes], length_size: int) -> list[int]:
-    """What each packet's slices say; refuses streams in which a packet depends on more than those.
-
-    Parameter sets within the packets are fine where every IDR picture brings its own.
-    """
-    flags: list[int] = []
-    with_sets: list[bool] = []
-    for content in contents:
-        units = _units(content, length_size)
-        slices = [unit for unit in units if unit & 31 in _SLICES]
-        if not slices:
-            raise InputError("a packet holds no picture")
-        is_idr = all(unit & 31 == _IDR_SLICE for unit in slices)
-        has_sets = any(unit & 31 in _PARAMETER_SETS for unit in units)
-        if has_sets and not is_idr:
-            raise InputError("parameter sets change between two IDR pictures")
-        if is_idr:
-            with_sets.append(has_sets)
-        unreferenced = all(unit >> 5 & 3 == 0 for unit in slices)
-        flags.append(IDR * is_idr + UNREFERENCED * (unreferenced and not is_idr))
-    if not flags or not flags[0] & IDR:
-        raise InputError("the first picture is no IDR picture")
-    if any(with_sets) and not all(with_sets):
-        raise InputError("only some IDR pictures bring their parameter sets")
-    return flags
+def _check_packets(packets: Sequence[av.Packet], data: bytes) -> None:
+    """Refuse packets that the bytes of the file alone do not give, with one time for each."""
+    if any(packet.has_sidedata("new_extradata") for packet in packets):
+        raise InputError("the decoder's configuration changes on the way")
+    for packet in packets:
+        place = packet.pos
+        if place is None or data[place : place + packet.size] != bytes(packet):
+            raise InputError("packets do not lie in the file as they are decoded")
+    times = [packet.pts for packet in packets]
+    # Also among those that are not shown: a frame is known by its time.
+    if None in times or len(set(times)) != len(times):
+        raise InputError("packets lack times of their own")
 
 
-def _units(content: bytes, length_size: int) -> list[int]:
-    """The first byte of each NAL unit: its reference count and its type."""
-    units: list[int] = []
-    at = 0
-    while at + length_size < len(content):
-        length = int.from_bytes(content[at : at + length_size], "big")
-        units.append(content[at + length_size])
-        at += length_size + length
-    if at != len(content):
-        raise InputError("a packet's units do not fill it")
-    return units
+def _looks(extradata: bytes, packets: Sequence[av.Packet]) -> list[tuple[object, ...]]:
+    """What the packets alone say of the first frame's colours."""
+    codec = open_decoder(extradata)
+    return [
+        _look(frame)
+        for packet in (av.Packet(bytes(packets[0])), None)
+        for frame in codec.decode(packet)
+    ]
+
+
+def _look(frame: av.VideoFrame) -> tuple[object, ...]:
+    colours = (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc)
+    return (frame.format.name, *colours)

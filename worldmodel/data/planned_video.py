@@ -13,10 +13,30 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from worldmodel.data.h264 import leaves_trace, open_decoder
 from worldmodel.data.packets import HIDDEN, IDR, UNREFERENCED, PacketIndex
-from worldmodel.data.pyav_video import to_rgb
-from worldmodel.data.video import MAX_PIXELS, VideoDecoder, reason_of
+from worldmodel.data.pyav_video import MAX_DECODED_PIXELS, check_clip_bytes, to_rgb
+from worldmodel.data.video import VideoDecoder, reason_of
 from worldmodel.errors import InputError
+
+# A used decoder has its tables and frame buffers; a new one faults them in page by page, which is
+# 4 to 6 % of a clip of 16 frames at 128 pixels. The buffers of large videos are too much to keep.
+_MAX_IDLE_PIXELS = 1280 * 720
+_MAX_IDLE = 4
+
+
+class _Tools:
+    """What decodes and scales the frames of one video, and serves for the next one like it."""
+
+    def __init__(self, extradata: bytes) -> None:
+        self.codec = open_decoder(extradata)
+        self.is_used_up = False
+        self.reformatter = VideoReformatter()
+
+
+# By the decoder's configuration: an index vouches that no packet brings another. Taken out while in
+# use, so threads never share one; no decoder has threads, so they survive a fork.
+_idle: dict[bytes, _Tools] = {}
 
 
 class PlannedVideo(VideoDecoder):
@@ -79,10 +99,9 @@ class PlannedVideo(VideoDecoder):
             raise IndexError(
                 f"frames {unique[0]} to {unique[-1]} wanted, video has 0 to {self.num_frames - 1}"
             )
-        frames = self._decode(self._packet_of[unique], size)
-        return frames if np.array_equal(inverse, np.arange(len(indices))) else frames[inverse]
+        return self._decode(self._packet_of[unique], inverse, size)
 
-    def plan(self, wanted: np.ndarray) -> list[int]:
+    def plan(self, wanted: np.ndarray) -> np.ndarray:
         """The packets to decode for the frames of the packets `wanted`, ascending."""
         flags = self._index.flags
         needed = np.zeros(len(flags), bool)
@@ -91,47 +110,82 @@ class PlannedVideo(VideoDecoder):
             first, last = self._starts[group], wanted[groups == group].max()
             needed[first : last + 1] = flags[first : last + 1] & UNREFERENCED == 0
         needed[wanted] = True
-        return [int(packet) for packet in np.flatnonzero(needed)]
+        return np.flatnonzero(needed)
 
-    def _decode(self, wanted: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-        """Frames of the packets `wanted`, in that order."""
-        place = {int(self._index.pts[packet]): number for number, packet in enumerate(wanted)}
+    def _decode(
+        self, wanted: np.ndarray, order: np.ndarray, size: tuple[int, int] | None
+    ) -> np.ndarray:
+        """Frames of the packets `wanted[order]`."""
+        index = self._index
+        # Each goes straight to all its places: copying repeated ones afterwards took 5 % longer.
+        places: dict[int, list[int]] = {pts: [] for pts in index.pts[wanted].tolist()}
+        of_wanted = list(places.values())
+        for place, number in enumerate(order.tolist()):
+            of_wanted[number].append(place)
         frames: np.ndarray | None = None
-        reformatter = VideoReformatter()
+        tools = _idle.pop(index.extradata, None) or _Tools(index.extradata)
         try:
-            for frame in self._decoded(self.plan(wanted)):
-                number = place.pop(frame.pts, None) if frame.pts is not None else None
-                if number is None:
+            for frame in self._decoded(tools, self.plan(wanted)):
+                found = places.pop(frame.pts, None) if frame.pts is not None else None
+                if found is None:
                     continue
-                picture = to_rgb(reformatter, frame, size, self._index.rotation)
+                picture = to_rgb(tools.reformatter, frame, size, index.rotation)
                 if frames is None:
-                    frames = np.empty((len(wanted), *picture.shape), np.uint8)
-                if picture.shape != frames.shape[1:]:
-                    raise InputError("video changes its size on the way; cut it there")
-                frames[number] = picture
-                if not place:
+                    check_clip_bytes(len(order), picture)
+                    frames = np.empty((len(order), *picture.shape), np.uint8)
+                for place in found:
+                    frames[place] = picture
+                if not places:
+                    self._put_back(tools)
                     return frames
         except (av.FFmpegError, MemoryError) as error:
             raise InputError(f"video cannot be decoded: {reason_of(error)}") from error
-        raise InputError(f"video cannot be decoded: {len(place)} wanted frames are damaged")
+        raise InputError(f"video cannot be decoded: {len(places)} wanted frames are damaged")
 
-    def _decoded(self, packets: Sequence[int]) -> Iterator[av.VideoFrame]:
-        index = self._index
-        codec = av.CodecContext.create("h264", "r")
-        codec.extradata = index.extradata
-        codec.thread_type = "NONE"
-        codec.thread_count = 1
-        # The stream itself may tell another size than its index.
-        codec.options = {"max_pixels": str(MAX_PIXELS)}
-        for number in packets:
-            first = int(index.offset[number])
-            content = self._data[first : first + int(index.size[number])]
-            if zlib.crc32(content) != index.checksum[number]:
+    def _put_back(self, tools: _Tools) -> None:
+        """Keep for the next video what has served without an error."""
+        if tools.is_used_up or self._index.width * self._index.height > _MAX_IDLE_PIXELS:
+            return
+        tools.codec.flush_buffers()
+        if len(_idle) >= _MAX_IDLE:
+            _idle.clear()
+        _idle[self._index.extradata] = tools
+
+    def _decoded(self, tools: _Tools, packets: np.ndarray) -> Iterator[av.VideoFrame]:
+        index, codec = self._index, tools.codec
+        if len(packets) * index.width * index.height > MAX_DECODED_PIXELS:
+            raise InputError(
+                f"the wanted frames need {len(packets)} of {index.width}x{index.height} pixels "
+                "decoded; pack the video again with more keyframes"
+            )
+        columns = (index.offset, index.size, index.checksum, index.pts)
+        rows = zip(packets.tolist(), *(each[packets].tolist() for each in columns), strict=True)
+        for number, first, length, checksum, pts in rows:
+            content = self._data[first : first + length]
+            if zlib.crc32(content) != checksum:
                 raise InputError(f"video is damaged: packet {number} has been altered")
+            # An index that was forged may hide packets that would change how others are read.
+            tools.is_used_up = tools.is_used_up or leaves_trace(index.extradata, content)
             packet = av.Packet(content)
-            packet.pts = int(index.pts[number])
-            yield from codec.decode(packet)
-        yield from codec.decode(None)
+            packet.pts = pts
+            yield from self._sound(codec.decode(packet))
+        yield from self._sound(codec.decode(None))
+
+    def _sound(self, frames: Sequence[av.VideoFrame]) -> Sequence[av.VideoFrame]:
+        """The frames, none of which may be damaged or of another size than was indexed.
+
+        A decoder covers up what it cannot read with what it has. Each packet of a plan is needed by
+        a wanted frame, so that one that is damaged spoils it.
+        """
+        for frame in frames:
+            if frame.is_corrupt:
+                raise InputError("video is damaged, though its packets are as they were indexed")
+            if (frame.width, frame.height) != (self._index.width, self._index.height):
+                raise InputError(
+                    f"video has a frame of {frame.width}x{frame.height} pixels, its packet index "
+                    f"speaks of {self._index.width}x{self._index.height}; pack it again"
+                )
+        return frames
 
     def close(self) -> None:
         """Nothing is open."""

@@ -21,6 +21,12 @@ _CODECS_WITH_HIDDEN_PACKETS = ("vp8",)
 # Since 17 PyAV scales with a thread per core, which for small pictures costs 7 times the scaling.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
+# From one keyframe: 33,000 frames of full HD or 1,000 of the largest that are read, which take
+# minutes. A file of some kilobytes may claim to need more before the first wanted frame.
+MAX_DECODED_PIXELS = 1 << 36
+MAX_WALKED_PIXELS = 1 << 40  # of one walk through a video: five hours of full HD
+MAX_CLIP_BYTES = 1 << 33  # of the frames that one call gives: 1,380 of full HD
+
 
 def plan_segments(wanted: Sequence[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
     """Where to start decoding for which frames: never two segments where one run is as short.
@@ -74,6 +80,8 @@ class PyavVideo(VideoDecoder):
             raise InputError(f"{self._name} has no picture stream; it may be sound only")
         self._stream = self._container.streams.video[0]
         codec = self._stream.codec_context
+        if codec is None:
+            raise InputError(f"{self._name} is of a codec that nobody here knows; encode it anew")
         if codec.width <= 0 or codec.height <= 0:
             raise InputError(f"{self._name} does not say how large its frames are")
         if codec.width * codec.height > MAX_PIXELS:
@@ -121,7 +129,7 @@ class PyavVideo(VideoDecoder):
     def _index_by_decoding(self) -> None:
         """For files whose packets lack times (H.264 in avi) or hide frames (VP8): count frames."""
         self._sequential = True
-        found = [frame.pts for frame in self._decode_from_start()]
+        found = [frame.pts for frame, _ in self._sound(self._decode_from_start())]
         times = [pts for pts in found if pts is not None]
         if len(times) != len(found) or times != sorted(set(times)):
             rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
@@ -212,9 +220,12 @@ class PyavVideo(VideoDecoder):
         frames: np.ndarray | None = None
         places = {index: place for place, index in enumerate(wanted)}
         missing = dict(places)
-        for index, frame in self._walk(wanted):
+        for index, frame, is_sound in self._walk(wanted):
+            if not is_sound:
+                raise InputError(f"{self._name} is damaged at frame {index} or what it depends on")
             picture = self._picture(frame, size)
             if frames is None:
+                check_clip_bytes(len(wanted), picture)
                 frames = np.empty((len(wanted), *picture.shape), dtype=np.uint8)
             if picture.shape != frames.shape[1:]:
                 raise InputError(f"{self._name} changes its size at frame {index}; cut it there")
@@ -229,36 +240,65 @@ class PyavVideo(VideoDecoder):
             )
         return frames
 
-    def _walk(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Each wanted frame once, as long as the file gives it."""
+    def _walk(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+        """Each wanted frame once and whether it is sound, as long as the file gives it."""
         if self._sequential:
             remaining = set(wanted)
-            for index, frame in enumerate(self._decode_from_start()):
+            for index, (frame, is_sound) in enumerate(self._sound(self._decode_from_start())):
                 if index in remaining:
-                    yield index, frame
+                    yield index, frame, is_sound
                 if index >= wanted[-1]:
                     return
             return
         left = dict.fromkeys(wanted)
         for keyframe, indices in plan_segments(wanted, self._keyframes):
             self._container.seek(self._pts[keyframe], stream=self._stream, backward=True)
-            for index, frame in self._pick(self._container.decode(self._stream), indices):
-                left.pop(index)
-                yield index, frame
+            for found in self._pick(self._container.decode(self._stream), indices):
+                left.pop(found[0])
+                yield found
         if left:  # seeking has landed too late: no usable index in the container
             yield from self._pick(self._decode_from_start(), list(left))
 
     def _pick(
         self, decoded: Iterator[av.VideoFrame], indices: list[int]
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    ) -> Iterator[tuple[int, av.VideoFrame, bool]]:
         remaining = set(indices)
-        for frame in decoded:
+        for frame, is_sound in self._sound(decoded):
             index = self._position.get(frame.pts, -1) if frame.pts is not None else -1
             if index in remaining:
                 remaining.remove(index)
-                yield index, frame
+                yield index, frame, is_sound
             if not remaining or index > indices[-1]:
                 return
+
+    def _sound(self, decoded: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, bool]]:
+        """Each frame and whether neither it nor any since the keyframe before it is damaged.
+
+        A decoder covers up what it cannot read with what it has, and only marks the picture.
+        """
+        is_sound, pixels, all_pixels = True, 0, 0
+        for frame in decoded:
+            is_sound = (is_sound or frame.key_frame) and not frame.is_corrupt
+            pixels = frame.width * frame.height + (0 if frame.key_frame else pixels)
+            all_pixels += frame.width * frame.height
+            if pixels > MAX_DECODED_PIXELS or all_pixels > MAX_WALKED_PIXELS:
+                raise InputError(
+                    f"{self._name} takes more than {MAX_DECODED_PIXELS} pixels to be decoded from "
+                    f"one keyframe, or {MAX_WALKED_PIXELS} in all; pack it again with more "
+                    "keyframes or cut it into parts"
+                )
+            yield frame, is_sound
+
+    def decode_from_start(self) -> Iterator[av.VideoFrame]:
+        """All frames in sequence, as the library gives them.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        for number, frame in enumerate(self._decode_from_start()):
+            if frame.is_corrupt:
+                raise InputError(f"{self._name} is damaged at frame {number}")
+            yield frame
 
     def _decode_from_start(self) -> Iterator[av.VideoFrame]:
         self._container.close()
@@ -271,6 +311,15 @@ class PyavVideo(VideoDecoder):
 
     def close(self) -> None:
         self._container.close()
+
+
+def check_clip_bytes(num_frames: int, picture: np.ndarray) -> None:
+    """Refuse to hold more frames of the size of `picture` than are meant to be held at once."""
+    if num_frames * picture.nbytes > MAX_CLIP_BYTES:
+        raise InputError(
+            f"{num_frames} frames of {picture.shape[1]}x{picture.shape[0]} pixels are more than "
+            f"{MAX_CLIP_BYTES} bytes; ask for fewer or for smaller ones"
+        )
 
 
 def to_rgb(

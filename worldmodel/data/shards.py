@@ -37,9 +37,11 @@ _BLOCK = 512  # bytes; every tar header and every padded member is a multiple of
 MAX_MEMBER_BYTES = 1 << 31  # 2 GiB; a member is read whole
 # A sample's metadata is some hundred bytes; 4 MiB is no metadata, and takes 100 MB once unpacked.
 _MAX_JSON_BYTES = 1 << 22
+_MAX_DIGITS = 100
 # Longest name or record of a member that is read, and most records for all members.
 _MAX_HEADER_BYTES = 1 << 16
 _MAX_GLOBAL_RECORDS = 64
+_MAX_LENGTH = 1e9  # frames, or frames per second; more is a mistake
 _MAX_BRACES = 100_000  # names that one pattern with braces may stand for
 _KEY_AND_EXTENSION = re.compile(r"^((?:.*/)?[^./]+)\.([^/]+)$", re.DOTALL)
 
@@ -275,7 +277,7 @@ def read_metadata(ref: SampleRef) -> dict[str, Any]:
     """The sample's `json` member; empty where it has none.
 
     Raises:
-        InputError: the member is no JSON object or is larger than 16 MB.
+        InputError: the member is no JSON object or is larger than 4 MiB.
     """
     if "json" not in ref.members:
         return {}
@@ -287,7 +289,7 @@ def check_metadata_size(ref: SampleRef) -> None:
     """Refuse a `json` member that is too large to be read.
 
     Raises:
-        InputError: it is larger than 16 MB.
+        InputError: it is larger than 4 MiB.
     """
     if ref.members["json"][1] > _MAX_JSON_BYTES:
         raise InputError(
@@ -304,7 +306,7 @@ def parse_metadata(content: bytes, ref: SampleRef) -> dict[str, Any]:
     """
     place = f"{ref.key}.json of {ref.shard}"
     try:
-        metadata = json.loads(content)
+        metadata = json.loads(content, parse_int=_parse_int)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place} is not JSON: {error}") from error
     if not isinstance(metadata, dict):
@@ -312,15 +314,27 @@ def parse_metadata(content: bytes, ref: SampleRef) -> dict[str, Any]:
     return metadata
 
 
+def _parse_int(text: str) -> int:
+    # Larger ones fit no float and no array, and fail wherever they are used.
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
 def known_length(metadata: dict[str, Any]) -> Length:
     """(frames of the longest scene, frames per second) if the metadata gives sensible numbers."""
     frames, fps = metadata.get("num_frames"), metadata.get("fps")
     if not isinstance(frames, int) or not isinstance(fps, int | float):
         return None
-    if not (frames > 0 and 0 < fps < math.inf):
+    if not is_length(frames) or not is_length(fps):
         return None
     scenes = sampling.scenes_of(frames, scene_cuts(metadata))
     return max(end - first for first, end in scenes), float(fps)
+
+
+def is_length(value: object) -> bool:
+    """Whether this can be a number of frames or frames per second."""
+    return isinstance(value, int | float) and 0 < value < _MAX_LENGTH
 
 
 def scene_cuts(metadata: dict[str, Any]) -> list[int]:
