@@ -74,7 +74,7 @@ train: $(INSTALLED) ## train, evaluate and show  [CONFIG=configs/x.yaml] [DATA=f
 	@echo "data: $(PHYSICS), $(PHYSICS_SAYS), made once"
 	@$(MAKE) --no-print-directory data
 ifneq ($(DATA),)
-	@test -e $(PACKED)/index.json || $(WORLDMODEL) pack '$(DATA)' --out $(PACKED)
+	@$(WORLDMODEL) pack '$(DATA)' --out $(PACKED)
 endif
 	@$(WORLDMODEL) fit --config $(CONFIG) $(FIT_ARGS) --ckpt_path unfinished
 	@$(MAKE) --no-print-directory report
@@ -102,8 +102,27 @@ test-all: $(INSTALLED) ## the long proofs too, on a Ray cluster of this machine 
 	@$(PYTHON) -m pytest
 
 .PHONY: bench
-bench: $(INSTALLED) ## speed against references in the same run  [BENCH=generate] [OUT=file.json]
+bench: $(INSTALLED) ## speed against others in the same run  [BENCH=generate|loader] [OUT=file.json]
 	@$(WORLDMODEL) bench $(or $(BENCH),generate) $(if $(OUT),--out $(OUT))
+
+# Loaders that cannot live beside ours: `bench loader` finds them here, or by PEERS_PYTHON.
+PEERS = .venv-peers
+.PHONY: bench-peers
+bench-peers: $(PEERS)/installed ## other loaders for BENCH=loader, in .venv-peers/ (1.3 GB)
+
+$(PEERS)/installed: constraints.txt
+	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
+	@echo '*' >$(PEERS)/.gitignore
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep -oE '^torch==[^ ]+' constraints.txt)"
+	@# torchcodec 0.13.0: later wheels are built for CUDA only; it wants the system's FFmpeg.
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt av decord numpy webdataset \
+	  torchcodec==0.13.0 megatron-energon==7.4.1 litdata==0.2.76
+	@# litdata brings a torchvision for CUDA, which torchcodec's transforms fail to import.
+	@$(PEERS)/bin/python -m pip uninstall --quiet --yes --disable-pip-version-check torchvision
+	@command -v ffmpeg >/dev/null || echo "torchcodec also needs FFmpeg: apt-get install ffmpeg"
+	@touch $@
 
 .PHONY: notebooks
 notebooks: $(INSTALLED) ## run every notebook and store its outputs (after make train)

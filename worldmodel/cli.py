@@ -148,23 +148,33 @@ def generate_arguments(parser: ArgumentParser) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser.add_class_arguments(Mix, "mix", help="shares of what scenes show, 0 to 1")
     parser.add_argument("--processes", type=int, default=None, help="default: one per core")
+    parser.add_argument(
+        "--engine",
+        type=Literal["processes", "ray"],
+        default="processes",
+        help="processes of this machine, or a Ray cluster (the extra `ray`): the one that is "
+        "running, else one of this machine alone",
+    )
 
 
 def generate(config: Namespace) -> None:
     """Run `generate`."""
+    from worldmodel.data.engine import interruptible
     from worldmodel.world.generate import generate
     from worldmodel.world.style import Mix
 
-    generate(
-        Path(config.out),
-        num_clips=config.num_clips,
-        num_blocks=config.num_blocks,
-        size=config.size,
-        seed=config.seed,
-        processes=config.processes,
-        mix=Mix(**config.mix),
-        leave_out=config.leave_out,
-    )
+    with interruptible():
+        generate(
+            Path(config.out),
+            num_clips=config.num_clips,
+            num_blocks=config.num_blocks,
+            size=config.size,
+            seed=config.seed,
+            processes=config.processes,
+            mix=Mix(**config.mix),
+            leave_out=config.leave_out,
+            engine=config.engine,
+        )
 
 
 def pack_arguments(parser: ArgumentParser) -> None:
@@ -172,14 +182,41 @@ def pack_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("videos", type=str, nargs="+", help="folders, files or globs")
     parser.add_argument("--out", type=str, required=True, help="folder of the set")
     parser.add_argument("--size", type=int, default=128, help="short side in pixels")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="do not encode anew: the picture stream as it is, one sample per video, at its own "
+        "size, which --size does not change",
+    )
+    parser.add_argument(
+        "--cuts", type=bool, default=True, help="look for scene cuts, so that no clip straddles one"
+    )
     parser.add_argument("--processes", type=int, default=None, help="default: one per core")
+    parser.add_argument(
+        "--engine",
+        type=Literal["processes", "ray"],
+        default="processes",
+        help="processes of this machine, or a Ray cluster (the extra `ray`): the one that is "
+        "running, else one of this machine alone; all its nodes must see the videos and --out "
+        "under the same paths",
+    )
 
 
 def pack(config: Namespace) -> None:
     """Run `pack`."""
+    from worldmodel.data.engine import interruptible
     from worldmodel.data.pack import pack
 
-    pack(config.videos, Path(config.out), size=config.size, processes=config.processes)
+    with interruptible():
+        pack(
+            config.videos,
+            Path(config.out),
+            size=config.size,
+            processes=config.processes,
+            engine=config.engine,
+            keep=config.keep,
+            scene_cuts=config.cuts,
+        )
 
 
 def inspect_arguments(parser: ArgumentParser) -> None:
@@ -201,24 +238,48 @@ def inspect(config: Namespace) -> None:
     print(inspect_shards(config.shards, Path(config.out), blocks))
 
 
+def verify_arguments(parser: ArgumentParser) -> None:
+    """Check shards against their index, and that every sample in them can be used."""
+    parser.add_argument("shards", type=str, nargs="+", help="tar files, globs or folders of sets")
+    parser.add_argument("--processes", type=int, default=None, help="default: one per core")
+
+
+def verify(config: Namespace) -> None:
+    """Run `verify`."""
+    from worldmodel.data.verify import verify_shards
+
+    report = verify_shards(config.shards, processes=config.processes)
+    if report.broken:
+        raise InputError(report.summary())
+    print(report.summary())
+
+
 def bench_arguments(parser: ArgumentParser) -> None:
     """Measure speed, as ratios against references in the same run."""
-    parser.add_argument("what", type=Literal["generate"], help="what is measured")
+    parser.add_argument("what", type=Literal["generate", "loader"], help="what is measured")
     parser.add_argument("--out", type=str, default=None, help="JSON file of all figures")
-    parser.add_argument("--num_clips", type=int, default=48, help="per size and version")
+    parser.add_argument("--num_clips", type=int, default=48, help="generate: per size and version")
+    parser.add_argument("--rounds", type=int, default=5, help="loader: turns of each subject")
 
 
 def bench(config: Namespace) -> None:
     """Run `bench`."""
-    from worldmodel.world.bench import bench_generate, bench_table
+    if config.what == "loader":
+        from worldmodel.data.bench import LoaderBench, bench_loader, bench_table
 
-    report = bench_generate(config.num_clips)
+        report = bench_loader(LoaderBench(rounds=config.rounds))
+        table = bench_table(report)
+    else:
+        from worldmodel.world import bench
+
+        report = bench.bench_generate(config.num_clips)
+        table = bench.bench_table(report)
     if config.out is not None:
         try:
             Path(config.out).write_text(json.dumps(report, indent=1) + "\n")
         except OSError as error:
             raise InputError(f"cannot write {config.out}: {error.strerror or error}") from error
-    print(bench_table(report))
+    print(table)
 
 
 def evaluate_arguments(parser: ArgumentParser) -> None:
@@ -252,6 +313,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "generate": (generate_arguments, generate),
     "pack": (pack_arguments, pack),
     "inspect": (inspect_arguments, inspect),
+    "verify": (verify_arguments, verify),
     "evaluate": (evaluate_arguments, evaluate),
     "bench": (bench_arguments, bench),
 }

@@ -137,12 +137,13 @@ def test_clip_dataset__truth_is_that_of_the_frames(tmp_path: Path) -> None:
 
 def test_clip_loader__the_number_of_workers_changes_nothing(refs: list[SampleRef]) -> None:
     passes = []
-    for num_workers in (0, 2):
+    for num_workers in (0, 2, 6):  # more than there are shards, too
         clips = loader(refs, num_workers=num_workers)
         passes.append([list(clips) for _ in range(2)])
     assert len(passes[0][0]) == 4
     assert same(passes[0][0], passes[1][0])
     assert same(passes[0][1], passes[1][1])
+    assert same(passes[0][1], passes[2][1])
     assert not same(passes[0][0], passes[0][1])
 
 

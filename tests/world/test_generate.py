@@ -86,6 +86,23 @@ def test_other_processes_same_bytes(world, tmp_path, processes):
     assert hashes(tmp_path / "again") == hashes(world)
 
 
+@pytest.mark.slow
+def test_on_ray_the_same_bytes(world, tmp_path):
+    pytest.importorskip("ray")
+    generate(tmp_path / "ray", **ARGUMENTS, processes=2, engine="ray")
+    assert hashes(tmp_path / "ray") == hashes(world)
+
+
+def die(task: Task) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_an_error_that_names_its_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldmodel.world.generate.make_sample", die)
+    with pytest.raises(InputError, match=r"that made train-000000 died \(SIGKILL\); the shards"):
+        generate(tmp_path / "out", **ARGUMENTS, processes=2)
+
+
 def test_a_run_that_is_killed_goes_on_with_the_same_bytes(world, tmp_path):
     """Killed for good as soon as the first shard is there."""
     out = tmp_path / "killed"
@@ -99,7 +116,8 @@ def test_a_run_that_is_killed_goes_on_with_the_same_bytes(world, tmp_path):
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     assert (out / UNFINISHED_NAME).exists() and not (out / "index.json").exists()
-    (out / "train" / "clips-000000.tar.1.part").write_bytes(b"left by a killed run")
+    for left in ("train/clips-000000.tar.1.part", "index.json.1.part"):
+        (out / left).write_bytes(b"left by a killed run")
     generate(out, **ARGUMENTS, processes=1)
     assert hashes(out) == hashes(world)
 

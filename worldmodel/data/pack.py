@@ -1,55 +1,66 @@
 """A folder of any videos to shards that are cheap to read.
 
 Each video is scaled so that its short side is small, turned upright, freed of its sound and cut
-into consecutive pieces of at most 10 seconds, each a sample of its own. Small H.264 with a keyframe
-in every twelfth frame is what makes reading fast: from 128 pixels a clip of 16 frames costs about a
-sixth of what it costs from 640.
+into pieces of at most 10 seconds within its scenes (`worldmodel.data.pieces`), each a sample of its
+own. Small H.264 with a keyframe in every twelfth frame is what makes reading fast: from 128 pixels
+a clip of 16 frames costs about a sixth of what it costs from 640. With `keep` a video becomes one
+sample as it is (`worldmodel.data.remux`).
 
-The pictures keep the order and the average rate of their video; where its frames are unevenly
-spaced in time (a phone in the dark) they become evenly spaced.
+The pictures keep their times: a constant rate stays exactly what it was, NTSC's too, and frames
+that are unevenly spaced (a phone in the dark) stay so.
+
+Videos go in by name. A shard is written as soon as its samples are there, so neither memory nor the
+space for what waits grows with their number. A packing can be killed at any moment: again with the
+same arguments it goes on, and the bytes are those of one that was never stopped
+(`worldmodel.data.journal`).
 """
 
-import glob
-import itertools
+import contextlib
 import json
-import math
-import multiprocessing
 import os
-import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from worldmodel.data import sampling, transforms
-from worldmodel.data.encode import encode_video
-from worldmodel.data.shards import write_index, write_shard
-from worldmodel.data.video import VideoDecoder, open_video
+from worldmodel.data import sampling
+from worldmodel.data.engine import Crashed, Engine, run_jobs
+from worldmodel.data.journal import (
+    STAGING_NAME,
+    Journal,
+    Packed,
+    Piece,
+    Record,
+    Source,
+    read_json,
+    record_video,
+    sources_sha256,
+    write_json,
+)
+from worldmodel.data.pieces import MIN_FRAMES, cut_video
+from worldmodel.data.remux import keep_video
+from worldmodel.data.shards import (
+    INDEX_NAME,
+    SPLITS,
+    read_index,
+    scan_shard,
+    write_index,
+    write_shard,
+)
+from worldmodel.data.sources import find_sources
+from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 
-MAX_SECONDS = 10.0
-# 10 s at 60 frames a second; slow motion is cut into shorter pieces, to bound the memory of one.
-MAX_FRAMES = 600
-# A clip of 16 frames at every second one: what is shorter serves nobody.
-MIN_FRAMES = 16
-MAX_MISSING_SHARE = 0.05
 SAMPLES_PER_SHARD = 256  # about 80 MB at 128 pixels
-QUALITY = 20
-# fmt: off
-EXTENSIONS = frozenset((
-    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "mts", "m2ts", "wmv", "asf",
-    "flv", "ogv", "ogg", "3gp", "3g2", "ivf", "y4m",
-))
-# fmt: on
+# Whole videos are larger: a shard is closed before it exceeds this.
+MAX_SHARD_BYTES = 1 << 30
+PLACING_NAME = "placing.json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class PackSummary:
     """What became of the videos.
 
@@ -57,117 +68,292 @@ class PackSummary:
         num_videos: videos of which at least one piece was packed.
         num_samples: pieces for training.
         num_val_samples: pieces for validation.
-        skipped: file name -> why it was left out.
+        skipped: file name -> why it was left out; empty where the set was complete already.
+        num_cuts: scene cuts that were found; 0 where the set was complete already.
+        num_dropped: frames of scenes too short to be kept; 0 where the set was complete already.
     """
 
-    num_videos: int
-    num_samples: int
-    num_val_samples: int
-    skipped: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Piece:
-    key: str
-    metadata: dict[str, object]
-    video: Path  # lies in the temporary folder until its shard is written
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """One video's pieces, or why there are none."""
-
-    name: str
-    pieces: tuple[_Piece, ...]
-    reason: str | None = None
+    num_videos: int = 0
+    num_samples: int = 0
+    num_val_samples: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    num_cuts: int = 0
+    num_dropped: int = 0
 
 
 def pack(
-    videos: Sequence[str], out: Path, size: int = 128, processes: int | None = None
+    videos: Sequence[str],
+    out: Path,
+    size: int = 128,
+    processes: int | None = None,
+    *,
+    engine: Engine = "processes",
+    keep: bool = False,
+    scene_cuts: bool = True,
 ) -> PackSummary:
     """Pack videos into `out/train/` and, 5 % of the pieces by key, `out/val/`.
 
-    The result depends on the videos and on `size` alone, not on the number of processes.
+    The result depends on the videos, `size`, `keep` and `scene_cuts` alone, not on the engine, the
+    number of processes or interruptions. Where it is there already, nothing is done.
 
     Args:
         videos: folders (searched to the bottom), files or globs.
-        out: the set's folder; shards of an earlier packing in it are replaced.
-        size: pixels of the short side.
-        processes: how many videos to work on at once; one per core by default.
+        out: the set's folder; shards of an earlier packing in it are replaced at the very end.
+        size: pixels of the short side; of no effect with `keep`.
+        processes: how many videos to work on at once; one per core by default. With 1 that is this
+            process, which a decoder that crashes takes along; else only its own is lost.
+        engine: `processes` of this machine, or a `ray` cluster, all of whose nodes must see the
+            videos and `out` under the same paths (a shared file system).
+        keep: do not encode anew: the picture stream as it is, one sample per video.
+        scene_cuts: look for scene cuts.
 
     Returns:
         What was packed and what was skipped; both are printed too.
 
     Raises:
         InputError: a folder is missing or empty, a file named by itself is no video, nothing at
-            all could be packed, or `out` cannot be written or holds another kind of set.
+            all could be packed, `out` cannot be written or holds another kind of set, or a packing
+            with other arguments was interrupted there.
     """
     if size < 16 or size % 2:
         raise InputError(f"size must be an even number of at least 16 pixels, got {size}")
     if processes is not None and processes < 1:
         raise InputError(f"processes must be at least 1, got {processes}")
     out = Path(out)
-    files, named = find_videos(videos)
+    sources, named = find_sources(videos)
     for path in named:
         _check_named(path)
     _check_out(out)
-    keys = unique_keys([name for name, _ in files])
-    with TemporaryDirectory(prefix=".pack-", dir=out) as folder:
-        work = partial(_pack_one, size=size, folder=Path(folder))
-        jobs = [(path, name, key) for (name, path), key in zip(files, keys, strict=True)]
-        packed = _run(work, jobs, processes)
-        skipped = {item.name: item.reason for item in packed if item.reason is not None}
-        pieces = sorted((piece for item in packed for piece in item.pieces), key=lambda p: p.key)
-        if not pieces:
-            raise InputError(f"none of {len(files)} videos could be packed; {_listed(skipped)}")
-        num_train, num_val = _write_set(out, pieces, size)
-    summary = PackSummary(len(packed) - len(skipped), num_train, num_val, skipped)
-    print(
-        f"packed {summary.num_videos} of {len(files)} videos into {num_train} samples for training "
-        f"and {num_val} for validation in {out}"
-    )
+    arguments: dict[str, Any] = {
+        "command": "pack",
+        "size": None if keep else size,
+        "keep": keep,
+        "scene_cuts": scene_cuts,
+    }
+    work = partial(keep_video if keep else partial(cut_video, size=size), scene_cuts=scene_cuts)
+    run = partial(run_jobs, engine=engine, processes=processes)
+    try:
+        return _pack(out, sources, arguments, work, run)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {out}: {error.strerror or error}; what is done is kept, "
+            "the same command goes on with it"
+        ) from error
+
+
+def _pack(
+    out: Path,
+    sources: Sequence[Source],
+    arguments: Mapping[str, Any],
+    work: Callable[[Source, Path], Packed],
+    run: Callable[..., Generator[Record | Crashed, None, None]],
+) -> PackSummary:
+    """Pack what is not packed yet."""
+    journal = Journal(out.resolve())
+    whole = {**arguments, "sources_sha256": sources_sha256(sources)}
+    with journal.lock():
+        _place(journal)  # of a run that was killed while it did so
+        if _is_complete(out, whole):
+            print(f"{out} is complete: nothing to do")
+            return _summary_of(out)
+        journal.begin(arguments, sources)
+        summary = PackSummary()
+        splits = _Splits(journal)
+        for source, record in _records(journal, sources, work, run):
+            summary.num_cuts += record.packed.num_cuts
+            summary.num_dropped += record.packed.num_dropped
+            if record.reason is not None:
+                summary.skipped[record.name] = record.reason
+            for piece in record.packed.pieces:
+                splits.add(source, piece)
+        shards = splits.close()
+        if not shards:
+            journal.remove()
+            raise InputError(
+                f"none of {len(sources)} videos could be packed; {_listed(summary.skipped)}"
+            )
+        write_json(journal.root / PLACING_NAME, {"arguments": whole, "shards": shards})
+        _place(journal)
+    summary.num_videos = len(sources) - len(summary.skipped)
+    summary.num_samples, summary.num_val_samples = splits.num_samples()
+    _print_summary(summary, len(sources), out)
     return summary
 
 
-def find_videos(videos: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Path]]:
-    """The files that were meant, as (name, path) by name, and those that were named one by one.
+def _records(
+    journal: Journal,
+    sources: Sequence[Source],
+    work: Callable[[Source, Path], Packed],
+    run: Callable[..., Generator[Record | Crashed, None, None]],
+) -> Iterator[tuple[Source, Record]]:
+    """What became of each video, with a progress bar; names what is skipped as it happens."""
+    done = _finished(journal, sources)
+    left = [source for source, is_done in zip(sources, done, strict=True) if not is_done]
+    job = partial(record_video, pack_video=work, journal=journal)
+    bar = tqdm(total=len(sources), initial=sum(done), unit="video", desc="pack", dynamic_ncols=True)
+    with contextlib.closing(run(job, left)) as results, bar:
+        for source, is_done in zip(sources, done, strict=True):
+            record = journal.record(source) if is_done else next(results)
+            if record is None or isinstance(record, Crashed):
+                how = f" ({record.reason})" if record is not None else ""
+                record = Record.of(source, Packed(()), f"its decoder crashed{how}")
+                journal.write_record(source, record)
+            if record.reason is not None:
+                bar.write(f"skipped {record.name}: {record.reason}")
+            yield source, record
+            bar.update(not is_done)
 
-    A name is the path within the folder that was given, or the file's own name.
 
-    Raises:
-        InputError: a folder is missing or holds no video, or a glob matches nothing.
-    """
-    found: dict[Path, str] = {}
-    named: list[Path] = []
-    for given in videos:
-        path = Path(given)
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _looks_like_video(file))
-            if not inside:
-                raise InputError(
-                    f"folder {given} holds no video; looked for files ending in "
-                    f"{', '.join(sorted(EXTENSIONS))}"
-                )
-            for file in inside:
-                found.setdefault(file.resolve(), file.relative_to(path).as_posix())
-        elif path.is_file():
-            named.append(path)
-            found.setdefault(path.resolve(), path.name)
+def _finished(journal: Journal, sources: Sequence[Source]) -> list[bool]:
+    """Which videos need not be decoded: their pieces are in a shard, or wait to be."""
+    # Shards are filled in the order of the videos, so those that are written hold the first pieces.
+    num_written = {
+        split: sum(len(scan_shard(path)) for path in (journal.root / split).glob("*.tar"))
+        for split in ("train", "val")
+    }
+    done = []
+    for source in sources:
+        record = journal.record(source)
+        is_done = record is not None
+        for piece in record.packed.pieces if record is not None else ():
+            split = "val" if _for_validation(piece.key) else "train"
+            if num_written[split]:
+                num_written[split] -= 1
+            else:
+                is_done &= journal.is_staged(source, piece)
+        done.append(is_done)
+    return done
+
+
+class _Split:
+    """Fills the shards of one split, one after another."""
+
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._journal = journal
+        self._name = name
+        self._pending: list[tuple[Source, Piece]] = []
+        self._num_bytes = 0
+        self.shards: list[str] = []
+        self.num_samples = 0
+
+    def add(self, source: Source, piece: Piece) -> None:
+        if self._pending and self._num_bytes + piece.num_bytes > MAX_SHARD_BYTES:
+            self.flush()
+        self._pending.append((source, piece))
+        self._num_bytes += piece.num_bytes
+        if len(self._pending) == SAMPLES_PER_SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits as a shard, unless an earlier run has, and remove it."""
+        if not self._pending:
+            return
+        shard = f"{self._name}/clips-{len(self.shards):06d}.tar"
+        path = self._journal.root / shard
+        keys = [piece.key for _, piece in self._pending]
+        if not path.exists() or [ref.key for ref in scan_shard(path)] != keys:
+            write_shard(path, self._samples())
+        for source, piece in self._pending:
+            folder = self._journal.folder_of(source.key)
+            for name in piece.files.values():
+                (folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other pieces wait there still
+                folder.rmdir()
+        self.shards.append(shard)
+        self.num_samples += len(self._pending)
+        self._pending, self._num_bytes = [], 0
+
+    def _samples(self) -> Iterator[tuple[str, dict[str, bytes]]]:
+        for source, piece in self._pending:
+            folder = self._journal.folder_of(source.key)
+            metadata = json.dumps({**piece.metadata, "split": self._name}, sort_keys=True)
+            files = {name: (folder / file).read_bytes() for name, file in piece.files.items()}
+            yield piece.key, {**files, "json": metadata.encode()}
+
+
+class _Splits:
+    """Training and validation side by side."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._train, self._val = _Split(journal, "train"), _Split(journal, "val")
+        # Validation waits for the first piece that is for training: should none come, all are.
+        self._held: list[tuple[Source, Piece]] = []
+        self._is_training = False
+
+    def add(self, source: Source, piece: Piece) -> None:
+        if not _for_validation(piece.key):
+            self._is_training = True
+            self._train.add(source, piece)
         else:
-            matches = sorted(Path(match) for match in glob.glob(given, recursive=True))
-            matches = [match for match in matches if match.is_file()]
-            if not matches:
-                raise InputError(f"{given} does not exist; name a folder, a video or a glob")
-            for match in matches:
-                found.setdefault(match.resolve(), match.name)
-    if not found:
-        raise InputError("no videos given; name a folder, a video or a glob")
-    return sorted((name, path) for path, name in found.items()), named
+            self._held.append((source, piece))
+        if self._is_training:
+            for held in self._held:
+                self._val.add(*held)
+            self._held = []
+
+    def close(self) -> list[str]:
+        """Write what waits; returns all shards."""
+        for held in self._held:
+            self._train.add(*held)
+        self._train.flush()
+        self._val.flush()
+        return [*self._train.shards, *self._val.shards]
+
+    def num_samples(self) -> tuple[int, int]:
+        """Of training and of validation."""
+        return self._train.num_samples, self._val.num_samples
 
 
-def _looks_like_video(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return path.suffix[1:].lower() in EXTENSIONS and path.is_file() and not hidden
+def _for_validation(key: str) -> bool:
+    return sampling.validation_rank(key) < sampling.VALIDATION_SHARE
+
+
+def _place(journal: Journal) -> None:
+    """Move the finished shards to where they belong, if all are finished."""
+    plan = read_json(journal.root / PLACING_NAME)
+    if plan is None:
+        return
+    # First of all, so that no index ever names shards that are gone.
+    (journal.out / INDEX_NAME).unlink(missing_ok=True)
+    for split in SPLITS:
+        for old in (journal.out / split).glob("clips-*.tar"):
+            if f"{split}/{old.name}" not in plan["shards"]:
+                old.unlink()
+    for shard in plan["shards"]:
+        if (journal.root / shard).exists():
+            (journal.out / shard).parent.mkdir(exist_ok=True)
+            os.replace(journal.root / shard, journal.out / shard)
+    for leftover in journal.out.glob(f"{INDEX_NAME}.*.part"):
+        leftover.unlink()
+    write_index(journal.out, plan["arguments"])
+    journal.remove()
+
+
+def _is_complete(out: Path, arguments: Mapping[str, Any]) -> bool:
+    """Whether the set of just these videos and arguments is there, as its index says."""
+    if not (out / INDEX_NAME).is_file():
+        return False
+    index = read_index(out)
+    places = [(out / shard["path"], shard["bytes"]) for shard in index["shards"]]
+    return index.get("arguments") == arguments and all(
+        path.is_file() and path.stat().st_size == size for path, size in places
+    )
+
+
+def _summary_of(out: Path) -> PackSummary:
+    """What a complete set says of itself."""
+    index = read_index(out)
+    summary = PackSummary()
+    videos: set[str] = set()
+    for shard in index["shards"]:
+        keys = [ref.key for ref in scan_shard(out / shard["path"])]
+        if shard["split"] == "val":
+            summary.num_val_samples += len(keys)
+        else:
+            summary.num_samples += len(keys)
+        videos.update(key if index["arguments"]["keep"] else key.rpartition("-")[0] for key in keys)
+    summary.num_videos = len(videos)
+    return summary
 
 
 def _check_named(path: Path) -> None:
@@ -186,7 +372,12 @@ def _check_out(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
-    index = out / "index.json"
+    index = out / INDEX_NAME
+    if not index.exists() and not (out / STAGING_NAME).exists() and any(out.glob("*/*.tar")):
+        raise InputError(
+            f"{out} holds shards that this command did not make (no {INDEX_NAME}); "
+            "choose another folder"
+        )
     try:
         arguments = json.loads(index.read_bytes())["arguments"] if index.exists() else {}
         known = not arguments or arguments.get("command") == "pack"
@@ -196,160 +387,15 @@ def _check_out(out: Path) -> None:
         raise InputError(f"{out} holds a set that was not made by pack; choose another folder")
 
 
-def unique_keys(names: Sequence[str]) -> list[str]:
-    """A key for each file: its name without what a key cannot hold, and no two alike.
-
-    `holiday/day 1.mp4` -> `holiday_day_1`; where two files would share a key, those after the
-    first get a number.
-    """
-    keys: list[str] = []
-    taken: set[str] = set()
-    for name in names:
-        stem = name.rpartition(".")[0] or name
-        base = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[-80:] or "video"
-        key, number = base, 1
-        # Without regard to case: some file systems would write one over the other.
-        while key.lower() in taken:
-            number += 1
-            key = f"{base}_{number}"
-        taken.add(key.lower())
-        keys.append(key)
-    return keys
-
-
-def _run(
-    work: "partial[_Packed]", jobs: Sequence[tuple[Path, str, str]], processes: int | None
-) -> list[_Packed]:
-    """Work through the videos with a progress bar; names what is skipped as it happens."""
-    packed: list[_Packed] = []
-    workers = min(processes or os.cpu_count() or 1, len(jobs))
-    with tqdm(total=len(jobs), unit="video", desc="pack", dynamic_ncols=True) as bar:
-        for item in _results(work, jobs, workers):
-            packed.append(item)
-            if item.reason is not None:
-                bar.write(f"skipped {item.name}: {item.reason}")
-            bar.update()
-    return packed
-
-
-def _results(
-    work: "partial[_Packed]", jobs: Sequence[tuple[Path, str, str]], workers: int
-) -> Iterator[_Packed]:
-    if workers == 1:
-        yield from map(work, jobs)
-        return
-    # Spawned, not forked: torch and the decoders of this process have threads of their own.
-    context = multiprocessing.get_context("spawn")
-    num_done = 0
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            for item in pool.map(work, jobs):
-                num_done += 1
-                yield item
-    except BrokenProcessPool:
-        # A decoder took its process down, and the pool with it. The rest goes one by one, each in
-        # a process of its own, so that only the culprit is lost.
-        for job in jobs[num_done:]:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                try:
-                    yield pool.submit(work, job).result()
-                except BrokenProcessPool:
-                    yield _Packed(job[1], (), "its decoder crashed")
-
-
-def _pack_one(job: tuple[Path, str, str], size: int, folder: Path) -> _Packed:
-    """Cut one video into encoded pieces, which are left in `folder`."""
-    path, name, key = job
-    pieces: list[_Piece] = []
-    try:
-        video = open_video(path)
-        try:
-            width, height = even_size(video.width, video.height, size, video.pixel_aspect)
-            fps = video.fps
-            _check_length(video)
-            for number, (start, stop) in enumerate(cut(video.num_frames, fps)):
-                frames = video.get_frames(range(start, stop), (width, height))
-                piece_key = f"{key}-{number:04d}"
-                metadata = {
-                    "source": Path(name).name,
-                    "fps": fps,
-                    "num_frames": len(frames),
-                    "width": width,
-                    "height": height,
-                    "start_seconds": float(video.pts_seconds([start])[0]),
-                    "seed": None,
-                    "kind": "video",
-                }
-                pieces.append(_Piece(piece_key, metadata, _store(folder, piece_key, frames, fps)))
-        finally:
-            video.close()
-    except (InputError, ValueError, MemoryError) as error:
-        # Nothing of a damaged video is kept: what its end looks like cannot be trusted.
-        return _Packed(name, (), " ".join(str(error).replace(str(path), "").split()))
-    return _Packed(name, tuple(pieces))
-
-
-def _check_length(video: VideoDecoder) -> None:
-    if video.num_missing > MAX_MISSING_SHARE * video.num_frames:
-        raise InputError(
-            f"it has been cut short: {video.num_missing} of "
-            f"{video.num_frames + video.num_missing} frames are missing"
-        )
-    if video.num_frames < MIN_FRAMES:
-        raise InputError(f"it has {video.num_frames} frames, at least {MIN_FRAMES} are needed")
-
-
-def _store(folder: Path, key: str, frames: np.ndarray, fps: float) -> Path:
-    path = folder / f"{key}.mp4"
-    path.write_bytes(encode_video(frames, fps, crf=QUALITY))
-    return path
-
-
-def even_size(width: int, height: int, size: int, pixel_aspect: float) -> tuple[int, int]:
-    """Scaled (width, height) with an even long side, which H.264's colours need.
-
-    Raises:
-        InputError: the video is more than 16 times as long as wide.
-    """
-    scaled = transforms.scaled_size(width, height, size, pixel_aspect)
-    return scaled[0] + scaled[0] % 2, scaled[1] + scaled[1] % 2
-
-
-def cut(num_frames: int, fps: float) -> list[tuple[int, int]]:
-    """[start, stop) of consecutive pieces of nearly equal length, none longer than 10 seconds."""
-    longest = max(MIN_FRAMES, min(MAX_FRAMES, int(MAX_SECONDS * fps)))
-    count = math.ceil(num_frames / longest)
-    borders = [num_frames * number // count for number in range(count + 1)]
-    return list(itertools.pairwise(borders))
-
-
-def _write_set(out: Path, pieces: Sequence[_Piece], size: int) -> tuple[int, int]:
-    """Write both splits and the index; returns the numbers of samples."""
-    (out / "index.json").unlink(missing_ok=True)
-    held = [piece for piece in pieces if _for_validation(piece.key)]
-    if len(held) == len(pieces):
-        held = []
-    splits = {"train": [piece for piece in pieces if piece not in held], "val": held}
-    for split, chosen in splits.items():
-        for old in (out / split).glob("clips-*.tar"):
-            old.unlink()
-        for number, first in enumerate(range(0, len(chosen), SAMPLES_PER_SHARD)):
-            write_shard(
-                out / split / f"clips-{number:06d}.tar",
-                _members(chosen[first : first + SAMPLES_PER_SHARD], split),
-            )
-    write_index(out, {"command": "pack", "size": size})
-    return len(splits["train"]), len(held)
-
-
-def _for_validation(key: str) -> bool:
-    return sampling.validation_rank(key) < sampling.VALIDATION_SHARE
-
-
-def _members(pieces: Sequence[_Piece], split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    for piece in pieces:
-        metadata = json.dumps({**piece.metadata, "split": split}, sort_keys=True)
-        yield piece.key, {"mp4": piece.video.read_bytes(), "json": metadata.encode()}
+def _print_summary(summary: PackSummary, num_found: int, out: Path) -> None:
+    text = (
+        f"packed {summary.num_videos} of {num_found} videos into {summary.num_samples} samples "
+        f"for training and {summary.num_val_samples} for validation in {out}; "
+        f"{summary.num_cuts} scene cuts found"
+    )
+    if summary.num_dropped:
+        text += f", {summary.num_dropped} frames of scenes shorter than {MIN_FRAMES} left out"
+    print(text)
 
 
 def _listed(skipped: dict[str, str]) -> str:

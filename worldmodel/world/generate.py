@@ -6,20 +6,20 @@ processes nor an interruption changes a byte. A shard is written whole or not at
 last sample is there; a run that was killed goes on with the first shard that is missing.
 """
 
+import contextlib
 import json
 import math
-import multiprocessing
 import os
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from worldmodel.data.engine import Crashed, Engine, run_jobs
+from worldmodel.data.journal import refuse_other_arguments
 from worldmodel.data.shards import (
     INDEX_NAME,
     SPLITS,
@@ -35,12 +35,12 @@ from worldmodel.world.samples import UNSEEN_SPLIT, Members, Task, make_sample
 from worldmodel.world.style import Mix
 
 CLIPS_PER_SHARD = 32
+# Samples that may be made before the oldest is taken, per worker; all take about as long.
+AHEAD = 8
 BLOCKS_PER_SHARD = 12
 # Arguments of an unfinished run, so that it is never continued with others.
 UNFINISHED_NAME = ".unfinished.json"
 MIN_SIZE, MAX_SIZE = 16, 1024
-# Of many arguments that differ, an error names the first few.
-MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def generate(
     processes: int | None = None,
     mix: Mix | None = None,
     leave_out: Sequence[str] = (),
+    *,
+    engine: Engine = "processes",
 ) -> None:
     """Make a set of the physics world; the same arguments give the same bytes.
 
@@ -76,6 +78,7 @@ def generate(
         mix: shares of what scenes show.
         leave_out: kinds whose worlds are not shown in training and validation clips. Blocks and
             test clips stay as they are, to the bit.
+        engine: `processes` of this machine, or a `ray` cluster; only this process writes to `out`.
 
     Raises:
         InputError: an argument is out of range, `out` cannot be written to, or holds a set that
@@ -103,7 +106,7 @@ def generate(
     _begin(out, arguments)
     plans = plan_shards(out, num_clips, num_blocks, size, seed, mix, tuple(leave_out))
     missing = [plan for plan in plans if not plan.path.exists()]
-    _write_shards(plans, missing, processes or os.cpu_count() or 1)
+    _write_shards(plans, missing, engine, processes)
     write_index(out, arguments)
     (out / UNFINISHED_NAME).unlink()
     print(_rejections(plans))
@@ -197,7 +200,8 @@ def _begin(out: Path, arguments: dict[str, Any]) -> None:
         partial = note.with_name(f"{note.name}.part")
         partial.write_text(json.dumps(arguments, sort_keys=True) + "\n")
         os.replace(partial, note)
-        for leftover in out.glob("*/*.part"):  # of a run that was killed while it wrote
+        # Of a run that was killed while it wrote.
+        for leftover in [*out.glob("*.part"), *out.glob("*/*.part")]:
             leftover.unlink()
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -206,25 +210,20 @@ def _begin(out: Path, arguments: dict[str, Any]) -> None:
 
 
 def _refuse_other_arguments(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
-    if differing:
-        named = differing[:MAX_NAMED]
-        was = ", ".join(f"{name} {found.get(name, 'unknown')}" for name in named)
-        now = ", ".join(f"{name} {wanted[name]}" for name in named)
-        more = f" (and {len(differing) - MAX_NAMED} more)" if len(differing) > MAX_NAMED else ""
-        raise InputError(
-            f"{out} holds a set made with {was}, but now asked for with {now}{more}; "
-            "choose another folder or remove that one"
-        )
+    refuse_other_arguments(out, found, wanted, "choose another folder or remove that one")
 
 
-def _write_shards(plans: list[ShardPlan], missing: list[ShardPlan], processes: int) -> None:
+def _write_shards(
+    plans: list[ShardPlan], missing: list[ShardPlan], engine: Engine, processes: int | None
+) -> None:
     total = sum(len(plan.tasks) for plan in plans)
     tasks = [task for plan in missing for task in plan.tasks]
-    with tqdm(
-        total=total, initial=total - len(tasks), unit="sample", desc="physics world"
-    ) as progress:
-        samples = _samples(tasks, min(processes, len(tasks)))
+    with (
+        tqdm(
+            total=total, initial=total - len(tasks), unit="sample", desc="physics world"
+        ) as progress,
+        contextlib.closing(_samples(tasks, engine, processes)) as samples,
+    ):
         for plan in missing:
             members = []
             for task in plan.tasks:
@@ -233,23 +232,16 @@ def _write_shards(plans: list[ShardPlan], missing: list[ShardPlan], processes: i
             write_shard(plan.path, members)
 
 
-def _samples(tasks: list[Task], processes: int) -> Iterator[Members]:
-    """The samples in order; made by so many processes."""
-    if processes <= 1:
-        yield from map(make_sample, tasks)
-        return
-    # Spawned, not forked: the caller may have threads of torch running.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _leave_with_parent, (os.getpid(),)) as pool:
-        yield from pool.imap(make_sample, tasks)
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this process soon after its parent has gone, however that ended."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _samples(
+    tasks: list[Task], engine: Engine, processes: int | None
+) -> Generator[Members, None, None]:
+    """The samples in order."""
+    with contextlib.closing(run_jobs(make_sample, tasks, engine, processes, AHEAD)) as results:
+        for task, members in zip(tasks, results, strict=True):
+            if isinstance(members, Crashed):
+                raise InputError(
+                    f"the process that made {task.key} died ({members.reason}); the shards that "
+                    "are written stay: the same command goes on, with fewer --processes if memory "
+                    "was short"
+                )
+            yield members
