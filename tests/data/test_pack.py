@@ -68,7 +68,7 @@ def test_pack__scales_cuts_and_says_what_it_skipped(
         "source": "wide.mp4",
         "fps": 20.0,
         "num_frames": 40,
-        "width": 58,
+        "width": 56,
         "height": 32,
         "scene": 0,
         "start_seconds": 0.0,
@@ -76,7 +76,7 @@ def test_pack__scales_cuts_and_says_what_it_skipped(
         "seed": None,
         "kind": "video",
     }
-    assert (facts["tall_v2-0000"]["width"], facts["tall_v2-0000"]["height"]) == (32, 58)
+    assert (facts["tall_v2-0000"]["width"], facts["tall_v2-0000"]["height"]) == (32, 56)
     for ref in refs:
         assert set(ref.members) == {"mp4", "mp4.packets", "json"}
         members = read_members(ref)

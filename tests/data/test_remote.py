@@ -17,10 +17,10 @@ from pathlib import Path
 import fsspec
 import pytest
 from servers import BadServer, serve, serve_s3
-from worldmodel.errors import InputError
 
 from worldmodel.data import remote, stores
 from worldmodel.data.remote import ShardCache, is_url, list_remote, read_remote_index
+from worldmodel.errors import InputError
 
 TAR = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(TAR).hexdigest()

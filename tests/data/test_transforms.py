@@ -29,13 +29,13 @@ def test_crop_clip__cuts_the_same_square_out_of_every_frame() -> None:
     frames = np.broadcast_to(np.arange(8 * 12).reshape(1, 8, 12, 1), (3, 8, 12, 3)).astype(np.uint8)
     for at, left in (((0.0, 0.5), 0), ((0.5, 0.5), 2), ((0.999, 0.5), 4), ((1.0, 1.0), 4)):
         clip = crop_clip(frames, 8, at, flip=False)
-        assert clip.shape == (3, 3, 8, 8)
+        assert clip.shape == (3, 8, 8, 3)
         assert (clip == clip[:1]).all()
-        assert np.array_equal(clip[0, 0], frames[0, :, left : left + 8, 0])
+        assert np.array_equal(clip[0, ..., 0], frames[0, :, left : left + 8, 0])
 
 
 def test_crop_clip__mirrors_every_frame_left_to_right() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     plain, mirrored = (crop_clip(frames, 8, (0.5, 0.5), flip) for flip in (False, True))
-    assert np.array_equal(mirrored, plain[..., ::-1])
+    assert np.array_equal(mirrored, plain[:, :, ::-1])
     assert mirrored.flags["C_CONTIGUOUS"]

@@ -9,6 +9,7 @@ any number of ranks and workers, at once.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -201,10 +202,14 @@ class StreamSampler(Sampler[list[ClipRequest]]):
         return max(1, len(self.mixture) // self.global_batch_size)
 
     def __iter__(self) -> Iterator[list[ClipRequest]]:
+        return itertools.islice(self.requests(), len(self))
+
+    def requests(self) -> Iterator[list[ClipRequest]]:
+        """The batches of this rank from the place on, without end."""
         rank, _ = this_rank()
         first = self._start + rank * self.batch_size
         cached: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for _ in range(len(self)):
+        while True:
             batch = []
             for position in range(first, first + self.batch_size):
                 epoch, within = divmod(position, len(self.mixture))

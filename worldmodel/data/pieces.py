@@ -83,16 +83,6 @@ def check_length(video: VideoDecoder) -> None:
         raise InputError(f"it has {video.num_frames} frames, at least {MIN_FRAMES} are needed")
 
 
-def even_size(width: int, height: int, size: int, pixel_aspect: float) -> tuple[int, int]:
-    """Scaled (width, height) with an even long side, which H.264's colours need.
-
-    Raises:
-        InputError: the video is more than 16 times as long as wide.
-    """
-    scaled = transforms.scaled_size(width, height, size, pixel_aspect)
-    return scaled[0] + scaled[0] % 2, scaled[1] + scaled[1] % 2
-
-
 def cut_video(source: Source, folder: Path, size: int, scene_cuts: bool) -> Packed:
     """Cut one video into encoded pieces.
 
@@ -108,7 +98,7 @@ def cut_video(source: Source, folder: Path, size: int, scene_cuts: bool) -> Pack
     video = SequentialVideo(source.path)
     try:
         check_length(video)
-        shape = even_size(video.width, video.height, size, video.pixel_aspect)
+        shape = transforms.scaled_size(video.width, video.height, size, video.pixel_aspect)
         cuts, frames = _look(video, shape) if scene_cuts else ([], video.walk(shape))
         plan, num_dropped = plan_pieces(video.num_frames, cuts, longest_piece(video.fps))
         if not plan:

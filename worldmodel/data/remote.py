@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-from worldmodel.data.shards import INDEX_NAME, read_index
-from worldmodel.errors import InputError
 
+from worldmodel.data.shards import INDEX_NAME, read_index
 from worldmodel.data.stores import (
     WEB,
     RefusedError,
@@ -31,6 +30,7 @@ from worldmodel.data.stores import (
     scheme_of,
     shown,
 )
+from worldmodel.errors import InputError
 
 _STEP_BYTES = 16 << 20  # room taken at a time where the server does not state a size
 _MAX_INDEX_BYTES = 64 << 20  # an index has some 250 bytes for each shard

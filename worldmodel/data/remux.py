@@ -14,8 +14,9 @@ import numpy as np
 from worldmodel.data import transforms
 from worldmodel.data.journal import Packed, Piece, Source, stage
 from worldmodel.data.packets import with_packets
-from worldmodel.data.pieces import DETECTION_SIZE, check_length, describe, even_size, find_cuts
+from worldmodel.data.pieces import DETECTION_SIZE, check_length, describe, find_cuts
 from worldmodel.data.sequential import SequentialVideo
+from worldmodel.data.transforms import scaled_size
 from worldmodel.data.video import reason_of
 from worldmodel.errors import InputError
 
@@ -102,7 +103,7 @@ def _check(
     copy = SequentialVideo(path)
     try:
         _compare(video, copy)
-        size = even_size(copy.width, copy.height, DETECTION_SIZE, copy.pixel_aspect)
+        size = scaled_size(copy.width, copy.height, DETECTION_SIZE, copy.pixel_aspect)
         frames = copy.walk(size)
         metadata = describe(source, copy.fps, copy.num_frames, (copy.width, copy.height))
         cuts: list[int] = []
