@@ -91,15 +91,18 @@ eval: $(INSTALLED) ## measure a checkpoint  CKPT=file [OUT=folder]
 	@$(WORLDMODEL) evaluate --checkpoint $(CKPT) \
 	  --out $(or $(OUT),$(patsubst %/checkpoints/,%/report,$(dir $(CKPT))))
 
+# A process for each core; threads of their own would only wait for each other.
+TEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses auto --dist loadfile
+
 .PHONY: test
 test: $(INSTALLED) ## the tests, under 10 minutes
-	@$(PYTHON) -m pytest -m 'not slow'
+	@$(TEST) -m 'not slow'
 
 .PHONY: test-all
 test-all: $(INSTALLED) ## the long proofs too, on a Ray cluster of this machine as well; about an hour
 	@$(PYTHON) -c 'import ray' 2>/dev/null || $(PYTHON) -m pip install --quiet \
 	  --disable-pip-version-check $(if $(filter none,$(VENV)),,--constraint constraints.txt) --editable '.[ray]'
-	@$(PYTHON) -m pytest
+	@$(TEST)
 
 .PHONY: bench
 bench: $(INSTALLED) ## speed against others in the same run  [BENCH=generate|loader] [OUT=file.json]

@@ -145,6 +145,14 @@ def test_verify__names_numbers_of_samples_that_are_wrong(root: Path) -> None:
     assert any("bytes but its index says many" in reason for reason in found)
 
 
+def test_verify__names_lengths_that_are_wrong(root: Path) -> None:
+    index = json.loads((root / "index.json").read_text())
+    index["shards"][0]["num_frames"] = 64
+    (root / "index.json").write_text(json.dumps(index))
+    (found,) = [reason for *_, reason in reasons(run(root))]
+    assert "its samples have num_frames 20 but its index says 64" in found
+
+
 def damaged(content: bytes, place: float) -> bytes:
     at = int(len(content) * place)
     return content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :]

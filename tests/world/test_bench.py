@@ -58,6 +58,6 @@ def test_the_command_writes_its_figures(tmp_path, monkeypatch, capsys) -> None:
     assert main(["bench", "generate", "--num_clips", "6", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["num_clips"] == 6
     assert "| 64 | 10.00 |" in capsys.readouterr().out
-    assert main(["bench", "loader"]) == 2
+    assert main(["bench", "nothing"]) == 2
     assert main(["bench", "generate", "--out", str(tmp_path / "no" / "such.json")]) == 2
     assert "cannot write" in capsys.readouterr().err

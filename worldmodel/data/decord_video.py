@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.data.video import MAX_PIXELS, VideoDecoder, reason_of
+from worldmodel.data.video import OpenedVideo, reason_of
 from worldmodel.errors import InputError
 
 # decord 0.6 takes the padding of narrower pictures for a fourth colour.
 _DECORD_MIN_WIDTH = 64
 
 
-class DecordVideo(VideoDecoder):
+class DecordVideo(OpenedVideo):
     """decord: opened anew for each size, since it scales only to the size it was opened with."""
 
     def __init__(self, data: bytes | Path) -> None:
@@ -31,29 +31,9 @@ class DecordVideo(VideoDecoder):
         if isinstance(data, bytes) and not data:
             raise InputError("video is empty (0 bytes)")
         reader = self._reader(None)
-        self._num_frames = len(reader)
-        if not self._num_frames:
-            raise InputError("video holds no frame; it is empty or has been cut short")
-        self._fps = float(reader.get_avg_fps())
-        self._height, self._width = self._guard(lambda: reader[0].shape[:2])
-        if self._width * self._height > MAX_PIXELS:
-            raise InputError(f"video has frames of {self._width}x{self._height} pixels: too large")
-
-    @property
-    def fps(self) -> float:
-        return self._fps
-
-    @property
-    def num_frames(self) -> int:
-        return self._num_frames
-
-    @property
-    def width(self) -> int:
-        return self._width
-
-    @property
-    def height(self) -> int:
-        return self._height
+        num_frames = len(reader)
+        height, width = self._guard(lambda: reader[0].shape[:2]) if num_frames else (0, 0)
+        super().__init__(float(reader.get_avg_fps()), num_frames, width, height)
 
     def _guard(self, action: Any) -> Any:
         try:
@@ -73,8 +53,7 @@ class DecordVideo(VideoDecoder):
         return self._readers[size]
 
     def get_frames(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
-        if not len(indices) or min(indices) < 0 or max(indices) >= self.num_frames:
-            raise IndexError(f"frames {list(indices)} wanted, video has 0..{self.num_frames - 1}")
+        self.check_indices(indices)
         width = size[0] if size else self._width
         if width < _DECORD_MIN_WIDTH:
             raise InputError(

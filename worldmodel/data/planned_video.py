@@ -92,13 +92,8 @@ class PlannedVideo(VideoDecoder):
         return np.asarray(seconds, dtype=np.float64)
 
     def get_frames(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
+        self.check_indices(indices)
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        if not len(unique):
-            raise IndexError("no frames asked for")
-        if unique[0] < 0 or unique[-1] >= self.num_frames:
-            raise IndexError(
-                f"frames {unique[0]} to {unique[-1]} wanted, video has 0 to {self.num_frames - 1}"
-            )
         return self._decode(self._packet_of[unique], inverse, size)
 
     def plan(self, wanted: np.ndarray) -> np.ndarray:

@@ -199,14 +199,8 @@ class PyavVideo(VideoDecoder):
         return np.array([(self._pts[i] - self._pts[0]) * base for i in indices], dtype=np.float64)
 
     def get_frames(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
+        self.check_indices(indices)
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        if not len(unique):
-            raise IndexError("no frames asked for")
-        if unique[0] < 0 or unique[-1] >= self.num_frames:
-            raise IndexError(
-                f"frames {unique[0]} to {unique[-1]} wanted, "
-                f"{self._name} has 0 to {self.num_frames - 1}"
-            )
         wanted = [int(index) for index in unique]
         try:
             frames = self._decode_wanted(wanted, size)

@@ -406,7 +406,7 @@ def write_index(root: Path, arguments: Mapping[str, object]) -> None:
                     "bytes": path.stat().st_size,
                     "sha256": file_sha256(path),
                 }
-                shards.append(entry | (_lengths(refs) if kind == "clips" else {}))
+                shards.append(entry | (lengths_of(refs) if kind == "clips" else {}))
     index = {"format_version": FORMAT_VERSION, "arguments": dict(arguments), "shards": shards}
     # A line for each shard: the lengths of its samples do not get a line each.
     lines = ",\n  ".join(json.dumps(shard, sort_keys=True) for shard in shards)
@@ -426,10 +426,16 @@ def write_index(root: Path, arguments: Mapping[str, object]) -> None:
         _discard(partial)
 
 
-def _lengths(refs: Sequence[SampleRef]) -> dict[str, object]:
+def lengths_of(refs: Sequence[SampleRef]) -> dict[str, object]:
     """Frames of the longest scene of each sample and their rate; one number where all are equal.
 
     With these a reader knows which samples give a clip of a length without opening any.
+
+    Returns:
+        `num_frames` and `fps`, as an index names them.
+
+    Raises:
+        InputError: a sample's metadata cannot be read.
     """
     lengths = [known_length(read_metadata(ref)) for ref in refs]
     columns = zip(*((None, None) if length is None else length for length in lengths), strict=True)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel.data.video import MAX_PIXELS, VideoDecoder, reason_of
+from worldmodel.data.video import OpenedVideo, reason_of
 from worldmodel.errors import InputError
 
 
-class TorchcodecVideo(VideoDecoder):
+class TorchcodecVideo(OpenedVideo):
     """torchcodec with exact seeking, one thread; pictures are scaled after decoding."""
 
     def __init__(self, data: bytes | Path) -> None:
@@ -29,32 +29,9 @@ class TorchcodecVideo(VideoDecoder):
             lambda: Decoder(source, dimension_order="NHWC", num_ffmpeg_threads=1)
         )
         metadata = self._decoder.metadata
-        self._num_frames = int(metadata.num_frames or 0)
-        self._fps = float(metadata.average_fps or 0)
-        if not self._num_frames or self._fps <= 0:
-            raise InputError("video holds no frame; it is empty or has been cut short")
-        if metadata.width * metadata.height > MAX_PIXELS:
-            raise InputError(
-                f"video has frames of {metadata.width}x{metadata.height} pixels: too large"
-            )
-        first = _guard(lambda: self._decoder[0])
-        self._height, self._width = int(first.shape[0]), int(first.shape[1])
-
-    @property
-    def fps(self) -> float:
-        return self._fps
-
-    @property
-    def num_frames(self) -> int:
-        return self._num_frames
-
-    @property
-    def width(self) -> int:
-        return self._width
-
-    @property
-    def height(self) -> int:
-        return self._height
+        num_frames = int(metadata.num_frames or 0)
+        height, width = _guard(lambda: self._decoder[0].shape[:2]) if num_frames else (0, 0)
+        super().__init__(float(metadata.average_fps or 0), num_frames, width, height)
 
     def get_frames(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         frames = self._frames(indices).data
@@ -72,8 +49,7 @@ class TorchcodecVideo(VideoDecoder):
         return np.asarray(times[1:] - times[0], dtype=np.float64)
 
     def _frames(self, indices: Sequence[int]) -> Any:
-        if not len(indices) or min(indices) < 0 or max(indices) >= self.num_frames:
-            raise IndexError(f"frames {list(indices)} wanted, video has 0..{self.num_frames - 1}")
+        self.check_indices(indices)
         found = _guard(lambda: self._decoder.get_frames_at([int(index) for index in indices]))
         if len(found.data) != len(indices):
             raise InputError("video cannot be decoded by torchcodec: frames are missing")

@@ -33,6 +33,7 @@ from worldmodel.data.shards import (
     SampleRef,
     expand_braces,
     file_sha256,
+    lengths_of,
     read_index,
     read_members,
     read_metadata,
@@ -307,7 +308,23 @@ def _check_shard(shard: str, entry: dict[str, Any]) -> list[str]:
         found, said = file_sha256(Path(shard)), entry.get("sha256")
     except OSError as error:
         return [f"it cannot be read: {reason_of(error)}"]
-    return [] if found == said else [f"its SHA-256 is {found} but its index says {said}"]
+    if found != said:
+        return [f"its SHA-256 is {found} but its index says {said}"]
+    return _check_lengths(shard, entry)
+
+
+def _check_lengths(shard: str, entry: dict[str, Any]) -> list[str]:
+    """By these a reader leaves out samples that are too short, without opening them."""
+    named = [name for name in ("num_frames", "fps") if name in entry]
+    try:
+        found = lengths_of(scan_shard(Path(shard))) if named else {}
+    except InputError:
+        return []  # said of the sample
+    return [
+        f"its samples have {name} {found.get(name)} but its index says {entry[name]}"
+        for name in named
+        if found.get(name) != entry[name]
+    ]
 
 
 def check_sample(ref: SampleRef) -> list[str]:

@@ -88,6 +88,57 @@ class VideoDecoder(ABC):
     def close(self) -> None:
         """Free the decoder."""
 
+    def check_indices(self, indices: Sequence[int]) -> None:
+        """Refuse to look for frames that are not there.
+
+        Raises:
+            IndexError: there is none, or one lies outside of the video.
+        """
+        if not len(indices):
+            raise IndexError("no frames asked for")
+        if min(indices) < 0 or max(indices) >= self.num_frames:
+            raise IndexError(
+                f"frames {min(indices)} to {max(indices)} wanted, the video has 0 to "
+                f"{self.num_frames - 1}"
+            )
+
+
+class OpenedVideo(VideoDecoder):
+    """A decoder that learns what its video is like when it opens it.
+
+    Args:
+        fps: frames per second.
+        num_frames: how many.
+        width: pixels across as shown.
+        height: pixels down as shown.
+
+    Raises:
+        InputError: there is no frame, or it is too large to be meant.
+    """
+
+    def __init__(self, fps: float, num_frames: int, width: int, height: int) -> None:
+        if not num_frames or not fps > 0:
+            raise InputError("video holds no frame; it is empty or has been cut short")
+        if width * height > MAX_PIXELS:
+            raise InputError(f"video has frames of {width}x{height} pixels: too large")
+        self._fps, self._num_frames, self._width, self._height = fps, num_frames, width, height
+
+    @property
+    def fps(self) -> float:
+        return self._fps
+
+    @property
+    def num_frames(self) -> int:
+        return self._num_frames
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    @property
+    def height(self) -> int:
+        return self._height
+
 
 def open_video(
     data: bytes | Path, backend: Backend = "auto", packets: bytes | None = None
