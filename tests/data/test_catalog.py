@@ -188,6 +188,18 @@ def test_data__an_altered_shard_goes_to_quarantine_as_one(world: Path, tmp_path:
     assert "SHA-256" in line["reason"]
 
 
+def test_data__a_sample_whose_video_is_missing_is_named(tmp_path: Path) -> None:
+    samples = [(f"w{i}", clip_members(phase=i)) for i in range(6)]
+    write_shard(tmp_path / "a.tar", [*samples, ("bare", {"json": b"{}", "txt": b"hello"})])
+    note = tmp_path / "run" / "quarantine.jsonl"
+    module = ClipDataModule(str(tmp_path / "a.tar"), num_frames=4, size=16, quarantine=str(note))
+    module.setup()
+    assert len(module.train_refs) + len(module.val_refs) == 6
+    (line,) = [json.loads(line) for line in note.read_text().splitlines()]
+    assert line["key"] == "bare"
+    assert line["reason"] == "it has no video; its members are json, txt"
+
+
 # Mixtures and remote sets
 
 

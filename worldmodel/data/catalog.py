@@ -407,6 +407,8 @@ class _Prober:
         if ref.video_extension is None:
             self.other_members |= set(ref.members)
             self.without_video.add((name, number))
+            reason = f"it has no video; its members are {', '.join(sorted(ref.members))}"
+            self.broken.append(Broken(name, ref.key, reason))
             self.unusable.add((name, number))
             return None
         try:
