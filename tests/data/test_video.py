@@ -224,11 +224,13 @@ def test_decord__gives_the_frames_and_times_of_pyav() -> None:
     assert theirs.pts_seconds(wanted) == pytest.approx(ours.pts_seconds(wanted))
     with pytest.raises(InputError, match="narrower than 64 pixels, 48 were wanted"):
         theirs.get_frames(wanted)
+    with pytest.raises(InputError, match="no pictures 72 pixels wide; use decoder 'auto'"):
+        theirs.get_frames(wanted, (72, 48))
     with pytest.raises(InputError, match="cannot be decoded by decord"):
         open_video(b"hello" * 99, "decord")
 
 
 def test_decord__says_what_to_do_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "decord", None)
-    with pytest.raises(InputError, match=r"pip install decord.*or use decoder 'pyav'"):
+    with pytest.raises(InputError, match=r"pip install decord.*or use decoder 'auto'"):
         open_video(b"x", "decord")

@@ -1,4 +1,4 @@
-"""decord behind the interface of `VideoDecoder`: a choice for those who have it."""
+"""decord, or decord2 of the same name, behind `VideoDecoder`: a choice for those who have it."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ import numpy as np
 from worldmodel.data.video import OpenedVideo, reason_of
 from worldmodel.errors import InputError
 
-# decord 0.6 takes the padding of narrower pictures for a fourth colour.
+# decord 0.6 takes the padding of narrower pictures for a fourth colour; decord2 3.4 fails on them.
+# Both fail at a few larger widths (72 and some up to 328), where the padding is of that size.
 _DECORD_MIN_WIDTH = 64
 
 
@@ -23,7 +24,7 @@ class DecordVideo(OpenedVideo):
         except (ImportError, OSError) as error:
             raise InputError(
                 f"decoder 'decord' cannot be imported ({error}); "
-                "install it with 'pip install decord', or use decoder 'pyav'"
+                "install it with 'pip install decord', or use decoder 'auto'"
             ) from error
         self._decord = decord
         self._data = data
@@ -58,10 +59,17 @@ class DecordVideo(OpenedVideo):
         if width < _DECORD_MIN_WIDTH:
             raise InputError(
                 f"decord gives no pictures narrower than {_DECORD_MIN_WIDTH} pixels, {width} were "
-                "wanted; use decoder 'pyav'"
+                "wanted; use decoder 'auto'"
             )
         reader = self._reader(size)
-        frames: np.ndarray = self._guard(lambda: reader.get_batch(list(indices)).asnumpy())
+        try:
+            frames: np.ndarray = self._guard(lambda: reader.get_batch(list(indices)).asnumpy())
+        except InputError as error:
+            if "must exactly match" not in str(error):
+                raise
+            raise InputError(
+                f"decord gives no pictures {width} pixels wide; use decoder 'auto'"
+            ) from error
         return frames
 
     def pts_seconds(self, indices: Sequence[int]) -> np.ndarray:
