@@ -46,7 +46,7 @@ LAST = $(shell ls -t runs/$(NAME)/*/checkpoints/last.ckpt 2>/dev/null | head -1)
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
-	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: install
 install: $(INSTALLED) ## the environment, in .venv/ (VENV=none: the current interpreter)
