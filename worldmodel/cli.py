@@ -122,6 +122,18 @@ def run(args: list[str]) -> int:
     return 0
 
 
+def add_engine_arguments(parser: ArgumentParser) -> None:
+    """Who does the work, for commands that make shards."""
+    parser.add_argument("--processes", type=int, default=None, help="default: one per core")
+    parser.add_argument(
+        "--engine",
+        type=Literal["processes", "ray"],
+        default="processes",
+        help="processes of this machine, or a Ray cluster (the extra `ray`): the one that is "
+        "running, else one of this machine alone; all its nodes must see the same paths",
+    )
+
+
 def generate_arguments(parser: ArgumentParser) -> None:
     """Make a set of the physics world: videos whose truth is known, and matched blocks."""
     from worldmodel.world.style import Mix
@@ -147,14 +159,7 @@ def generate_arguments(parser: ArgumentParser) -> None:
     )
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser.add_class_arguments(Mix, "mix", help="shares of what scenes show, 0 to 1")
-    parser.add_argument("--processes", type=int, default=None, help="default: one per core")
-    parser.add_argument(
-        "--engine",
-        type=Literal["processes", "ray"],
-        default="processes",
-        help="processes of this machine, or a Ray cluster (the extra `ray`): the one that is "
-        "running, else one of this machine alone",
-    )
+    add_engine_arguments(parser)
 
 
 def generate(config: Namespace) -> None:
@@ -191,15 +196,7 @@ def pack_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cuts", type=bool, default=True, help="look for scene cuts, so that no clip straddles one"
     )
-    parser.add_argument("--processes", type=int, default=None, help="default: one per core")
-    parser.add_argument(
-        "--engine",
-        type=Literal["processes", "ray"],
-        default="processes",
-        help="processes of this machine, or a Ray cluster (the extra `ray`): the one that is "
-        "running, else one of this machine alone; all its nodes must see the videos and --out "
-        "under the same paths",
-    )
+    add_engine_arguments(parser)
 
 
 def pack(config: Namespace) -> None:

@@ -10,7 +10,8 @@ from servers import serve
 from worldmodel.data import catalog
 from worldmodel.data.catalog import Catalog, open_catalog
 from worldmodel.data.datamodule import ClipDataModule
-from worldmodel.data.shards import SampleRef, read_index, write_index, write_shard
+from worldmodel.data.index import read_index, write_index
+from worldmodel.data.shards import SampleRef, write_shard
 from worldmodel.errors import InputError
 
 

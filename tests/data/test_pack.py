@@ -16,10 +16,11 @@ from worldmodel.data import pack as pack_module
 from worldmodel.data import pyav_video
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.data.encode import encode_video
+from worldmodel.data.index import read_index
 from worldmodel.data.journal import STAGING_NAME, Packed, Source
 from worldmodel.data.pack import pack
 from worldmodel.data.pieces import cut_video
-from worldmodel.data.shards import read_index, read_members, read_metadata
+from worldmodel.data.shards import read_members, read_metadata
 from worldmodel.data.sources import unique_keys
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError

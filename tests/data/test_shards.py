@@ -8,15 +8,12 @@ import pytest
 import webdataset
 
 from worldmodel.data import shards
+from worldmodel.data.index import FORMAT_VERSION, index_sha256, read_index, write_index
 from worldmodel.data.shards import (
-    FORMAT_VERSION,
-    index_sha256,
-    read_index,
     read_members,
     read_metadata,
     resolve_shards,
     scan_shard,
-    write_index,
     write_shard,
 )
 from worldmodel.errors import InputError

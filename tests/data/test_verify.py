@@ -14,10 +14,12 @@ from worldmodel.cli import main
 from worldmodel.clips import Truth
 from worldmodel.data import verify
 from worldmodel.data.encode import encode_video
+from worldmodel.data.index import write_index
 from worldmodel.data.packets import UNREFERENCED, PacketIndex, with_packets
-from worldmodel.data.shards import scan_shard, write_index, write_shard
+from worldmodel.data.quarantine import Broken
+from worldmodel.data.shards import scan_shard, write_shard
 from worldmodel.data.truth import encode_truth
-from worldmodel.data.verify import Broken, VerifyReport, verify_shards
+from worldmodel.data.verify import VerifyReport, verify_shards
 from worldmodel.errors import InputError
 
 Sample = tuple[str, dict[str, bytes]]

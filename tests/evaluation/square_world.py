@@ -10,7 +10,8 @@ from torch import Tensor
 
 from worldmodel.clips import Truth
 from worldmodel.data.encode import encode_video
-from worldmodel.data.shards import write_index, write_shard
+from worldmodel.data.index import write_index
+from worldmodel.data.shards import write_shard
 from worldmodel.data.truth import encode_truth
 from worldmodel.evaluation.features import Block, Footage
 from worldmodel.models.hierarchy import Hierarchy, LevelPrediction

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldmodel.data.shards import read_index, read_members, read_metadata, scan_shard
+from worldmodel.data.index import read_index
+from worldmodel.data.shards import read_members, read_metadata, scan_shard
 from worldmodel.data.truth import decode_truth
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError

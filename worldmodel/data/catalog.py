@@ -18,17 +18,16 @@ from typing import Any, overload
 import numpy as np
 
 from worldmodel.data import sampling
+from worldmodel.data.index import INDEX_NAME, read_index
 from worldmodel.data.quarantine import Broken
 from worldmodel.data.remote import ShardCache, is_url, list_remote, read_remote_index
 from worldmodel.data.shards import (
-    INDEX_NAME,
     Length,
     SampleRef,
     expand_braces,
     file_sha256,
     is_length,
     known_length,
-    read_index,
     read_metadata,
     resolve_shards,
     scan_shard,
@@ -51,17 +50,20 @@ class Shard:
 
     Attributes:
         name: path or URL.
-        num_samples: how many it holds.
-        lengths: of each sample.
+        lengths: of each of its samples.
         num_bytes: its size, where an index says so.
         sha256: its hash, where an index says so.
     """
 
     name: str
-    num_samples: int
     lengths: tuple[Length, ...]
     num_bytes: int | None = None
     sha256: str | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """How many it holds."""
+        return len(self.lengths)
 
 
 class Catalog:
@@ -387,7 +389,7 @@ def _from_entry(name: str, entry: dict[str, Any]) -> Shard | None:
             return None
         columns.append(values)
     lengths = tuple((int(frames), float(fps)) for frames, fps in zip(*columns, strict=True))
-    return Shard(name, count, lengths, size, digest)
+    return Shard(name, lengths, size, digest)
 
 
 class _Prober:
@@ -427,7 +429,7 @@ def _scan(name: str, cache: ShardCache, prober: _Prober) -> tuple[Shard, list[Sa
     path = cache.fetch(name) if is_url(name) else Path(name)
     refs = scan_shard(path)
     lengths = tuple(prober.length(name, number, ref) for number, ref in enumerate(refs))
-    return Shard(name, len(refs), lengths, path.stat().st_size), refs
+    return Shard(name, lengths, path.stat().st_size), refs
 
 
 def _usable(

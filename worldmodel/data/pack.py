@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from worldmodel.data import sampling
 from worldmodel.data.engine import Crashed, Engine, run_jobs
+from worldmodel.data.index import INDEX_NAME, read_index, write_index
 from worldmodel.data.journal import (
     STAGING_NAME,
     Journal,
@@ -42,14 +43,7 @@ from worldmodel.data.journal import (
 )
 from worldmodel.data.pieces import MIN_FRAMES, cut_video
 from worldmodel.data.remux import keep_video
-from worldmodel.data.shards import (
-    INDEX_NAME,
-    SPLITS,
-    read_index,
-    scan_shard,
-    write_index,
-    write_shard,
-)
+from worldmodel.data.shards import SPLITS, scan_shard, write_shard
 from worldmodel.data.sources import find_sources
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError

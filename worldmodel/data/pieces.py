@@ -23,9 +23,9 @@ from worldmodel.data.sequential import SequentialVideo
 from worldmodel.data.video import VideoDecoder
 from worldmodel.errors import InputError
 
-MAX_SECONDS = 10.0
+MAX_PIECE_SECONDS = 10.0
 # 10 s at 60 frames a second; slow motion is cut into shorter pieces, to bound the memory of one.
-MAX_FRAMES = 600
+MAX_PIECE_FRAMES = 600
 # A clip of 16 frames at every second one: what is shorter serves nobody.
 MIN_FRAMES = 16
 MAX_MISSING_SHARE = 0.05
@@ -40,7 +40,7 @@ DETECTION_SIZE = 64  # pixels of the short side of what is only looked at for cu
 
 def longest_piece(fps: float) -> int:
     """Frames of the longest piece; at least so many that either half of more is of use."""
-    return max(2 * MIN_FRAMES, min(MAX_FRAMES, int(MAX_SECONDS * fps)))
+    return max(2 * MIN_FRAMES, min(MAX_PIECE_FRAMES, int(MAX_PIECE_SECONDS * fps)))
 
 
 def plan_pieces(

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 # Below this many broken samples the share says little: one of three videos is 33 %.
 MIN_BROKEN = 10
+_MAX_LINE = 1000
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Broken:
     shard: str
     key: str | None
     reason: str
+
+    def __str__(self) -> str:
+        place = self.shard if self.key is None else f"{self.shard}: {self.key}"
+        return printable(f"{place}: {self.reason}")
 
     @classmethod
     def of(cls, shard: str, key: str | None, error: Exception) -> "Broken":
@@ -60,7 +65,7 @@ class Quarantine:
         new = [item for item in items if (item.shard, item.key) not in self.broken]
         for item in new:
             self.broken[item.shard, item.key] = item
-            logger.warning("skipped %s: %s", _name(item), item.reason)
+            logger.warning("skipped %s", printable(f"{_name(item)}: {item.reason}"))
         if new and self.path is not None:
             self._write(new)
         self.num_broken += len(items)
@@ -95,3 +100,10 @@ class Quarantine:
 
 def _name(item: Broken) -> str:
     return f"shard {item.shard}" if item.key is None else f"{item.key} of {item.shard}"
+
+
+def printable(text: str) -> str:
+    """In one line, without anything by which a name could steer the terminal."""
+    line = " ".join(text.split())
+    line = line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)

@@ -19,7 +19,7 @@ from typing import Any
 
 import filelock
 
-from worldmodel.data.shards import INDEX_NAME, read_index
+from worldmodel.data.index import INDEX_NAME, read_index
 from worldmodel.data.stores import (
     WEB,
     RefusedError,
@@ -109,7 +109,7 @@ def _match_index(root: str, pattern: str, timeout_seconds: float, retries: int) 
 
 
 def read_remote_index(root: str, timeout_seconds: float = 30.0, retries: int = 3) -> dict[str, Any]:
-    """The `index.json` of a remote set, as `shards.read_index` gives it; never from the cache.
+    """The `index.json` of a remote set, as `index.read_index` gives it; never from the cache.
 
     Args:
         root: URL of the set's folder.

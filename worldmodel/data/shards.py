@@ -1,11 +1,11 @@
-"""Write and read shards and the index of a set.
+"""Write and read shards.
 
 A shard is a plain tar in WebDataset's layout: members `KEY.EXTENSION`, a sample being the members
 that share a key, where the key ends at the first dot after the last slash. Shards are read by byte
 range from their headers alone, so any sample is one seek away and resuming costs nothing. Members
 are never extracted to the disk, never unpickled and never handed to a shell.
 
-A set is a folder with `index.json` and `{train,val,test}/{clips,blocks}-NNNNNN.tar`.
+A set is a folder of them (`worldmodel.data.index`).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import math
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,10 +27,7 @@ from braceexpand import braceexpand
 from worldmodel.data import sampling
 from worldmodel.errors import InputError
 
-FORMAT_VERSION = 1
-INDEX_NAME = "index.json"
 SPLITS = ("train", "val", "test", "ood")
-KINDS = ("clips", "blocks")
 VIDEO_EXTENSIONS = ("mp4", "mov", "mkv", "webm", "avi")
 
 _BLOCK = 512  # bytes; every tar header and every padded member is a multiple of it
@@ -306,7 +303,7 @@ def parse_metadata(content: bytes, ref: SampleRef) -> dict[str, Any]:
     """
     place = f"{ref.key}.json of {ref.shard}"
     try:
-        metadata = json.loads(content, parse_int=_parse_int)
+        metadata = json.loads(content, parse_int=parse_int)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place} is not JSON: {error}") from error
     if not isinstance(metadata, dict):
@@ -314,7 +311,8 @@ def parse_metadata(content: bytes, ref: SampleRef) -> dict[str, Any]:
     return metadata
 
 
-def _parse_int(text: str) -> int:
+def parse_int(text: str) -> int:
+    """A whole number in JSON; a ValueError where it has over 100 digits."""
     # Larger ones fit no float and no array, and fail wherever they are used.
     if len(text) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
@@ -358,125 +356,18 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
         ValueError: a key is empty, repeated, or has a dot, which would end it early.
     """
     path = Path(path)
-    partial = path.with_name(path.name + f".{os.getpid()}.part")
     keys: set[str] = set()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            # Time 0 and no owner: the bytes depend on the samples alone.
-            with webdataset.TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
-                for key, members in samples:
-                    if not key or "." in key or key in keys:
-                        raise ValueError(f"key {key!r} of {path} is empty, repeated or has a dot")
-                    keys.add(key)
-                    tar.write({"__key__": key, **members})
-            _flush(file)
-        os.replace(partial, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise InputError(f"cannot write shard {path}: {error.strerror or error}") from error
-    finally:
-        _discard(partial)
+    # Time 0 and no owner: the bytes depend on the samples alone.
+    with (
+        written_whole(path, "shard") as file,
+        webdataset.TarWriter(file, user="", group="", mtime=0, encoder=False) as tar,
+    ):
+        for key, members in samples:
+            if not key or "." in key or key in keys:
+                raise ValueError(f"key {key!r} of {path} is empty, repeated or has a dot")
+            keys.add(key)
+            tar.write({"__key__": key, **members})
     return len(keys)
-
-
-def write_index(root: Path, arguments: Mapping[str, object]) -> None:
-    """Write `index.json` for the shards that lie under `root`, from what they really hold.
-
-    Args:
-        root: the set's folder.
-        arguments: what the set was made with; no times, hosts, paths or process counts, since
-            equal arguments must give an equal index.
-
-    Raises:
-        InputError: a shard cannot be read or the index cannot be written.
-    """
-    root = Path(root)
-    shards = []
-    for split in SPLITS:
-        for path in sorted((root / split).glob("*.tar")):
-            kind = path.name.split("-")[0]
-            if kind in KINDS:
-                refs = scan_shard(path)
-                entry = {
-                    "path": f"{split}/{path.name}",
-                    "split": split,
-                    "kind": kind,
-                    "num_samples": len(refs),
-                    "bytes": path.stat().st_size,
-                    "sha256": file_sha256(path),
-                }
-                shards.append(entry | (lengths_of(refs) if kind == "clips" else {}))
-    index = {"format_version": FORMAT_VERSION, "arguments": dict(arguments), "shards": shards}
-    # A line for each shard: the lengths of its samples do not get a line each.
-    lines = ",\n  ".join(json.dumps(shard, sort_keys=True) for shard in shards)
-    head = json.dumps(index | {"shards": []}, indent=1, sort_keys=True)
-    before, _, after = head.rpartition("[]")
-    text = f"{before}[\n  {lines}\n ]{after}\n"
-    partial = root / f"{INDEX_NAME}.{os.getpid()}.part"
-    try:
-        with partial.open("wb") as file:
-            file.write(text.encode())
-            _flush(file)
-        os.replace(partial, root / INDEX_NAME)
-        _flush_folder(root)
-    except OSError as error:
-        raise InputError(f"cannot write {root / INDEX_NAME}: {error.strerror or error}") from error
-    finally:
-        _discard(partial)
-
-
-def lengths_of(refs: Sequence[SampleRef]) -> dict[str, object]:
-    """Frames of the longest scene of each sample and their rate; one number where all are equal.
-
-    With these a reader knows which samples give a clip of a length without opening any.
-
-    Returns:
-        `num_frames` and `fps`, as an index names them.
-
-    Raises:
-        InputError: a sample's metadata cannot be read.
-    """
-    lengths = [known_length(read_metadata(ref)) for ref in refs]
-    columns = zip(*((None, None) if length is None else length for length in lengths), strict=True)
-    named = dict(zip(("num_frames", "fps"), map(list, columns), strict=False))
-    return {name: each[0] if len(set(each)) == 1 else each for name, each in named.items()}
-
-
-def read_index(root: Path) -> dict[str, Any]:
-    """The set's `index.json`: `format_version`, `arguments` and `shards`.
-
-    Raises:
-        InputError: it is missing, malformed, or of a later version than this program knows.
-    """
-    path = Path(root) / INDEX_NAME
-    try:
-        index = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; {root} is not a finished set") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    version = index.get("format_version") if isinstance(index, dict) else None
-    if not isinstance(version, int) or not isinstance(index.get("shards"), list):
-        raise InputError(f"{path} is no index of a set: no format_version or no shards in it")
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"{path} is of format version {version}, this program knows up to {FORMAT_VERSION}; "
-            "update the program"
-        )
-    return index
-
-
-def index_sha256(root: Path) -> str:
-    """SHA-256 of the bytes of `index.json`, which names the whole set.
-
-    Raises:
-        InputError: there is no index.
-    """
-    path = Path(root) / INDEX_NAME
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; {root} is not a finished set")
-    return file_sha256(path)
 
 
 def file_sha256(path: Path) -> str:
@@ -485,16 +376,33 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(file: Any) -> None:
-    # Before the rename, or a power cut could leave the final name on an empty file.
-    file.flush()
-    os.fsync(file.fileno())
+@contextlib.contextmanager
+def written_whole(path: Path, what: str) -> Iterator[BinaryIO]:
+    """A file that takes its name when all of it has been written and lies on the disk.
 
+    Args:
+        path: the name; its folder is made.
+        what: it is, for the error.
 
-def _discard(partial: Path) -> None:
-    # Gone after the rename; its folder may not even exist where that was the failure.
-    with contextlib.suppress(OSError):
-        partial.unlink()
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+            # Before the rename, or a power cut could leave the name on an empty file.
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {what} {path}: {error.strerror or error}") from error
+    finally:
+        # Gone after the rename; its folder may not even exist where that was the failure.
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _flush_folder(folder: Path) -> None:

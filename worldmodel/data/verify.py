@@ -23,18 +23,17 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
+from worldmodel.data.index import INDEX_NAME, lengths_of, read_index
 from worldmodel.data.packets import SUFFIX
 from worldmodel.data.planned_video import PlannedVideo
 from worldmodel.data.pyav_video import MAX_WALKED_PIXELS, PyavVideo, to_rgb
+from worldmodel.data.quarantine import Broken, printable
 from worldmodel.data.sampling import hash_words
 from worldmodel.data.shards import (
-    INDEX_NAME,
     VIDEO_EXTENSIONS,
     SampleRef,
     expand_braces,
     file_sha256,
-    lengths_of,
-    read_index,
     read_members,
     read_metadata,
     resolve_shards,
@@ -52,21 +51,7 @@ _MAX_CLIP_FRAMES = 32
 _MAX_STRIDE = 6
 _SAMPLES_PER_JOB = 16
 _MAX_BYTES_AT_ONCE = 1 << 28  # of decoded frames
-_MAX_LINE = 1000
 _PHYSICS = "physics-world"
-
-
-@dataclass(frozen=True)
-class Broken:
-    """What is wrong, and where: a shard, and a sample of it if it is one."""
-
-    shard: str
-    key: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        place = self.shard if self.key is None else f"{self.shard}: {self.key}"
-        return _printable(f"{place}: {self.reason}")
 
 
 @dataclass(frozen=True)
@@ -152,13 +137,6 @@ def _tell(bar: "tqdm[Any]", line: str, quiet: bool) -> None:
         bar.write(line)
 
 
-def _printable(text: str) -> str:
-    """In one line, without anything by which a name could steer the terminal."""
-    line = " ".join(text.split())
-    line = line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-
-
 class _Plan:
     """What there is to do, from the shards' headers and indices alone."""
 
@@ -177,7 +155,7 @@ class _Plan:
             self._warn(f"{root} has no {INDEX_NAME}: only the contents of its shards are verified")
 
     def _warn(self, text: str) -> None:
-        self.warnings.append(f"warning: {_printable(text)}")
+        self.warnings.append(f"warning: {printable(text)}")
 
     def _find(self, pattern: str) -> set[Path]:
         """The shards that are there, and those that an index names in what was asked for."""

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldmodel.data.shards import SampleRef, index_sha256, read_index, read_metadata
+from worldmodel.data.index import index_sha256, read_index
+from worldmodel.data.shards import SampleRef, read_metadata
 from worldmodel.errors import InputError
 from worldmodel.evaluation.collapse import EffectiveRank, MinStd
 from worldmodel.evaluation.depth import DepthSamples, depth_section

@@ -19,16 +19,9 @@ from typing import Any
 from tqdm import tqdm
 
 from worldmodel.data.engine import Crashed, Engine, run_jobs
+from worldmodel.data.index import INDEX_NAME, read_index, write_index
 from worldmodel.data.journal import refuse_other_arguments
-from worldmodel.data.shards import (
-    INDEX_NAME,
-    SPLITS,
-    read_index,
-    read_metadata,
-    scan_shard,
-    write_index,
-    write_shard,
-)
+from worldmodel.data.shards import SPLITS, read_metadata, scan_shard, write_shard
 from worldmodel.errors import InputError
 from worldmodel.world.open_blocks import KINDS
 from worldmodel.world.samples import UNSEEN_SPLIT, Members, Task, make_sample

@@ -1,0 +1,115 @@
+"""The index of a set: `index.json`, which names its shards with their hashes and lengths.
+
+A set is a folder with `index.json` and `{train,val,test,ood}/{clips,blocks}-NNNNNN.tar`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodel.data.shards import (
+    SPLITS,
+    SampleRef,
+    file_sha256,
+    known_length,
+    parse_int,
+    read_metadata,
+    scan_shard,
+    written_whole,
+)
+from worldmodel.errors import InputError
+
+FORMAT_VERSION = 1
+INDEX_NAME = "index.json"
+KINDS = ("clips", "blocks")
+
+
+def write_index(root: Path, arguments: Mapping[str, object]) -> None:
+    """Write `index.json` for the shards that lie under `root`, from what they really hold.
+
+    Args:
+        root: the set's folder.
+        arguments: what the set was made with; no times, hosts, paths or process counts, since
+            equal arguments must give an equal index.
+
+    Raises:
+        InputError: a shard cannot be read or the index cannot be written.
+    """
+    root = Path(root)
+    shards = []
+    for split in SPLITS:
+        for path in sorted((root / split).glob("*.tar")):
+            kind = path.name.split("-")[0]
+            if kind in KINDS:
+                refs = scan_shard(path)
+                entry = {
+                    "path": f"{split}/{path.name}",
+                    "split": split,
+                    "kind": kind,
+                    "num_samples": len(refs),
+                    "bytes": path.stat().st_size,
+                    "sha256": file_sha256(path),
+                }
+                shards.append(entry | (lengths_of(refs) if kind == "clips" else {}))
+    index = {"format_version": FORMAT_VERSION, "arguments": dict(arguments), "shards": shards}
+    # A line for each shard: the lengths of its samples do not get a line each.
+    lines = ",\n  ".join(json.dumps(shard, sort_keys=True) for shard in shards)
+    head = json.dumps(index | {"shards": []}, indent=1, sort_keys=True)
+    before, _, after = head.rpartition("[]")
+    text = f"{before}[\n  {lines}\n ]{after}\n"
+    with written_whole(root / INDEX_NAME, "index") as file:
+        file.write(text.encode())
+
+
+def lengths_of(refs: Sequence[SampleRef]) -> dict[str, object]:
+    """Frames of the longest scene of each sample and their rate; one number where all are equal.
+
+    With these a reader knows which samples give a clip of a length without opening any.
+
+    Returns:
+        `num_frames` and `fps`, as an index names them.
+
+    Raises:
+        InputError: a sample's metadata cannot be read.
+    """
+    lengths = [known_length(read_metadata(ref)) for ref in refs]
+    columns = zip(*((None, None) if length is None else length for length in lengths), strict=True)
+    named = dict(zip(("num_frames", "fps"), map(list, columns), strict=False))
+    return {name: each[0] if len(set(each)) == 1 else each for name, each in named.items()}
+
+
+def read_index(root: Path) -> dict[str, Any]:
+    """The set's `index.json`: `format_version`, `arguments` and `shards`.
+
+    Raises:
+        InputError: it is missing, malformed, or of a later version than this program knows.
+    """
+    path = Path(root) / INDEX_NAME
+    try:
+        index = json.loads(path.read_bytes(), parse_int=parse_int)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; {root} is not a finished set") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    version = index.get("format_version") if isinstance(index, dict) else None
+    if not isinstance(version, int) or not isinstance(index.get("shards"), list):
+        raise InputError(f"{path} is no index of a set: no format_version or no shards in it")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{path} is of format version {version}, this program knows up to {FORMAT_VERSION}; "
+            "update the program"
+        )
+    return index
+
+
+def index_sha256(root: Path) -> str:
+    """SHA-256 of the bytes of `index.json`, which names the whole set.
+
+    Raises:
+        InputError: there is no index.
+    """
+    path = Path(root) / INDEX_NAME
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; {root} is not a finished set")
+    return file_sha256(path)
