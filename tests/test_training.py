@@ -53,7 +53,7 @@ def test_fit__leaves_a_run_that_can_be_read(shards, tmp_path):
     assert {"val/skill_ratio", "val/level2/effective_rank", "val/level0/copy_ratio"} <= logged
     loaded = load_model(run / "checkpoints" / "last.ckpt")
     assert (loaded.clip.num_frames, loaded.clip.fps, loaded.clip.size) == (12, 8.0, 32)
-    assert loaded.global_step == 6 and not loaded.hierarchy.training
+    assert loaded.global_step == 6 and not loaded.network.training
 
 
 def test_fit__same_seed_same_weights(shards, tmp_path):

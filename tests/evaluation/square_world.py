@@ -13,7 +13,7 @@ from worldmodel.data.encode import encode_video
 from worldmodel.data.index import write_index
 from worldmodel.data.shards import write_shard
 from worldmodel.data.truth import encode_truth
-from worldmodel.evaluation.features import Block, Footage
+from worldmodel.evaluation.footage import Block, Footage
 from worldmodel.models.hierarchy import Hierarchy, LevelPrediction
 
 FRAMES, SIZE = 16, 16
@@ -90,7 +90,7 @@ class Planted(Hierarchy):
         torch.nn.Module.__init__(self)
         self.remembers = remembers
         self.levels = [
-            SimpleNamespace(span=span, dim=1, num_tokens=1, grid=(1, 1), horizons=(1, 2))
+            SimpleNamespace(span=span, dim=1, width=1, num_tokens=1, grid=(1, 1), horizons=(1, 2))
             for span in (1, 2)
         ]
 

@@ -17,7 +17,7 @@ class Mover(Hierarchy):
         from types import SimpleNamespace
 
         torch.nn.Module.__init__(self)
-        shared = {"dim": 2, "num_tokens": 1, "grid": (1, 1)}
+        shared = {"width": 1, "dim": 2, "num_tokens": 1, "grid": (1, 1)}
         self.levels = [
             SimpleNamespace(span=1, horizons=(1,), **shared),
             SimpleNamespace(span=2, horizons=(1, 2), **shared),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from square_world import FRAMES, Planted, block
 
-from worldmodel.evaluation.features import pad_chunk
+from worldmodel.evaluation.network import pad_chunk
 from worldmodel.evaluation.surprise import (
     OPEN_KINDS,
     BlockScores,

@@ -29,12 +29,10 @@ def checkpoint(hierarchy, encoder_config, level_configs, tmp_path) -> Path:
 
 def test_load_model__gives_back_the_same_network(checkpoint, hierarchy, clip):
     loaded = load_model(checkpoint)
-    for a, b in zip(
-        hierarchy.encode(clip.frames), loaded.hierarchy.encode(clip.frames), strict=True
-    ):
+    for a, b in zip(hierarchy.encode(clip.frames), loaded.network.encode(clip.frames), strict=True):
         assert torch.equal(a, b)
     assert loaded.global_step == 12 and len(loaded.sha256) == 64
-    assert not any(p.requires_grad for p in loaded.hierarchy.parameters())
+    assert not any(p.requires_grad for p in loaded.network.parameters())
 
 
 def test_untrained__fresh_networks_that_do_not_copy(checkpoint, clip):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.clips import Truth
-from worldmodel.evaluation.features import Footage
+from worldmodel.evaluation.footage import Footage
 from worldmodel.evaluation.probes import MlpProbe, bootstrap_groups, depth_scores, fit_ridge
 
 CAP_M = 10.0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.clips import Truth
-from worldmodel.evaluation.features import Block, Footage
+from worldmodel.evaluation.footage import Block, Footage
 from worldmodel.evaluation.nulls import Sightings, clock_features, sightings
 from worldmodel.evaluation.probes import (
     LinearProbe,

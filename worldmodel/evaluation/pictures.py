@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from worldmodel.evaluation import figures
 from worldmodel.evaluation.depth import DepthProbe, DepthSamples, as_map
-from worldmodel.evaluation.features import Block
+from worldmodel.evaluation.footage import Block
+from worldmodel.evaluation.network import Place
 from worldmodel.evaluation.objects import Decoder, ObjectSamples
-from worldmodel.evaluation.surprise import BlockScores, Place, splice_frames
+from worldmodel.evaluation.surprise import BlockScores, splice_frames
 
 NUM_FRAMES = 6
 NUM_CLIPS = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import worldmodel
-from worldmodel.evaluation.features import Block
+from worldmodel.evaluation.footage import Block
 from worldmodel.models.checkpoint import LoadedModel
 
 # Index hash of the default set as first generated (x86-64, the pinned renderer). Another CPU may

@@ -24,18 +24,15 @@ from worldmodel.data.shards import SampleRef, read_metadata
 from worldmodel.errors import InputError
 from worldmodel.evaluation.collapse import EffectiveRank, MinStd
 from worldmodel.evaluation.depth import DepthSamples, depth_section
-from worldmodel.evaluation.features import (
-    CHUNK,
+from worldmodel.evaluation.footage import (
     Block,
     Footage,
-    chunked,
     find_samples,
     is_event,
-    levels_of,
     mirrored_too,
     read_samples,
-    run_chunk,
 )
+from worldmodel.evaluation.network import CHUNK, chunked, levels_of, run_chunk
 from worldmodel.evaluation.objects import (
     PERMANENCE_KINDS,
     HiddenWorlds,
@@ -123,7 +120,7 @@ def evaluate(
     block_refs = {split: find_samples(root, split, "blocks") for split in ("val", "test")}
     refs["train"] = choose_training(refs["train"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    networks = {"model": model.hierarchy.to(device), "untrained": model.untrained(seed).to(device)}
+    networks = {"model": model.network.to(device), "untrained": model.untrained(seed).to(device)}
 
     def read(kept: list[SampleRef], title: str, blocks: bool) -> Iterator[Any]:
         samples = read_samples(kept, model.clip, batch_size, num_workers, blocks)

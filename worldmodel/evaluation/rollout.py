@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.evaluation.features import CHUNK, levels_of, predict_level
+from worldmodel.evaluation.network import CHUNK, levels_of, predict_level
 from worldmodel.evaluation.objects import Decoder, Splits, Track, choose_decoder
 from worldmodel.evaluation.probes import mean_distance
 from worldmodel.models.hierarchy import Hierarchy

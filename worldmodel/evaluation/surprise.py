@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.evaluation.features import (
+from worldmodel.evaluation.footage import Block
+from worldmodel.evaluation.network import (
     CHUNK,
-    Block,
+    Place,
     chunked,
     levels_of,
     predict_level,
@@ -35,9 +36,6 @@ OPEN_KINDS = ("gravity", "inertia", "collision")
 # thousand terms in another order differ by about 1e-13.
 TIE_SHARE = 1e-9
 NUM_RESAMPLES = 4000
-
-Place = tuple[int, int]
-"""A level and one of its horizons in own steps."""
 
 
 def splice_frames(windows: Sequence[tuple[int, int]], span: int) -> tuple[int, ...] | None:

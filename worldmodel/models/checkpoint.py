@@ -28,7 +28,7 @@ class ClipSpec:
 class LoadedModel:
     """A hierarchy in evaluation mode and what is known about it."""
 
-    hierarchy: Hierarchy
+    network: Hierarchy
     clip: ClipSpec
     config: dict[str, Any]
     """Encoder, levels, clip and version as stored in the checkpoint."""
@@ -104,7 +104,7 @@ def load_model(path: str | Path) -> LoadedModel:
             f"and does not fit this one: {str(error).splitlines()[0]}"
         ) from error
     return LoadedModel(
-        hierarchy=hierarchy.eval().requires_grad_(False),
+        network=hierarchy.eval().requires_grad_(False),
         clip=ClipSpec(**config["clip"]),
         config=config,
         sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest(),

@@ -100,6 +100,7 @@ class Hierarchy(nn.Module):
     """
 
     levels: Sequence[Level]  # an nn.ModuleList, said in a way that type checkers can use
+    steps_are_local = True  # each step's tokens depend on its own frames alone
 
     def __init__(self, encoder: EncoderConfig, levels: Sequence[LevelConfig]) -> None:
         super().__init__()

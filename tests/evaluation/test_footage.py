@@ -11,15 +11,14 @@ from worldmodel.clips import Truth
 from worldmodel.data.shards import read_members, write_shard
 from worldmodel.data.truth import decode_truth, encode_truth
 from worldmodel.errors import InputError
-from worldmodel.evaluation.features import (
-    chunked,
+from worldmodel.evaluation.footage import (
     find_samples,
     mirror,
     mirrored_too,
-    pad_chunk,
     read_samples,
     sampled_frames,
 )
+from worldmodel.evaluation.network import chunked, pad_chunk
 from worldmodel.models.checkpoint import ClipSpec
 
 SPEC = ClipSpec(num_frames=FRAMES, fps=8.0, size=SIZE)

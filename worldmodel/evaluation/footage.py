@@ -1,10 +1,9 @@
-"""A frozen model over shards: clips and blocks in, tokens and context states out.
+"""Clips and blocks of the physics world with their truth, in the order of their keys.
 
-The model always runs on chunks of the same number of clips, in the order of their keys, the last
-one padded. Batch size and workers decide how files are read and never touch a number.
+Batch size and workers decide how files are read and never touch a number.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,7 @@ from worldmodel.data.truth import decode_truth, take_frames
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 from worldmodel.models.checkpoint import ClipSpec
-from worldmodel.models.hierarchy import Hierarchy, LevelPrediction
 
-CHUNK = 8
 TRUTH_MEMBERS = ("depth.png", "ids.png", "state.npz")
 # Arrays of the state that evaluation reads of every clip.
 STATE_ARRAYS = (
@@ -233,73 +230,3 @@ def mirrored_too(clips: Iterable[Footage]) -> Iterator[Footage]:
         yield clip
         if is_event(clip.metadata):
             yield mirror(clip)
-
-
-def chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` consecutive items; the last one may be shorter."""
-    chunk: list[Any] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def pad_chunk(clips: list[Tensor], size: int) -> Tensor:
-    """Stack clips and repeat the last one until there are `size` of them.
-
-    Kernels may round differently for another number of clips; with a fixed one they cannot.
-    """
-    return torch.stack(clips + [clips[-1]] * (size - len(clips)))
-
-
-def levels_of(model: Hierarchy) -> list[Any]:
-    """Its levels; `nn.ModuleList` forgets that they are `Level`s."""
-    return list(model.levels)
-
-
-@torch.no_grad()
-def run_chunk(
-    model: Hierarchy, clips: list[Tensor], device: torch.device
-) -> tuple[list[Tensor], list[Tensor], list[dict[int, Tensor]]]:
-    """Run the model on at most `CHUNK` clips.
-
-    Args:
-        model: a `Hierarchy`.
-        clips: uint8 `(T, C, H, W)` each.
-        device: where the model is.
-
-    Returns:
-        Per level, on the CPU: tokens `(n, T_l, N_l, D_l)`, context states `(n, T_l, N_l, W_l)` and
-        per horizon the predicted tokens `(n, T_l, N_l, D_l)`.
-    """
-    tokens = model.encode(pad_chunk(clips, CHUNK).to(device))
-    return run_tokens(model, tokens, len(clips))
-
-
-def predict_level(model: Hierarchy, tokens: Sequence[Tensor], level: int) -> LevelPrediction:
-    """What one level predicts, at little more than its own cost.
-
-    Each level predicts from its own tokens alone, so one step of the others is enough to call the
-    model with.
-    """
-    given = [own if number == level else own[:, :1] for number, own in enumerate(tokens)]
-    return model.predict(given)[level]
-
-
-@torch.no_grad()
-def run_tokens(
-    model: Hierarchy, tokens: list[Tensor], keep: int
-) -> tuple[list[Tensor], list[Tensor], list[dict[int, Tensor]]]:
-    """Predict from tokens of whole chunks; returns the first `keep` clips as `run_chunk`."""
-    predictions = model.predict(tokens)
-    return (
-        [level[:keep].cpu() for level in tokens],
-        [prediction.context[:keep].cpu() for prediction in predictions],
-        [
-            {horizon: values[:keep].cpu() for horizon, values in prediction.predicted.items()}
-            for prediction in predictions
-        ],
-    )
