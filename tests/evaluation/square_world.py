@@ -68,7 +68,7 @@ def block(
     if len(windows) == 2:  # seen in the gap between two screens
         gap = slice(windows[0][1], windows[1][0])
         frames[0, gap, :, 6:9, 6:9] = 220
-    return Block(f"{kind}-{seed:03d}", kind, frames, (worlds[0][1], worlds[1][1]), windows)
+    return Block(f"{kind}-{seed:03d}", kind, frames, (worlds[0][1], worlds[1][1]), windows, FPS)
 
 
 def footage(seed: int, present: bool = True, kind: str = "permanence") -> Footage:

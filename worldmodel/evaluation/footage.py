@@ -4,7 +4,7 @@ Batch size and workers decide how files are read and never touch a number.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ class Block:
         windows: per violation the frames `(start, stop)` of the clip, stop excluded, in which A
             and B are equal to the bit. Changing worlds at any frame of `start..stop` gives the
             same clip. In open view the two are the same: the frame of the change.
+        fps: frames of the clip per second.
+        metadata: the sample's `json`.
     """
 
     key: str
@@ -78,6 +80,8 @@ class Block:
     frames: Tensor
     truth: tuple[Truth, Truth]
     windows: tuple[tuple[int, int], ...]
+    fps: float
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def find_samples(root: Path, split: str, kind: str) -> list[SampleRef]:
@@ -152,7 +156,9 @@ def read_block(ref: SampleRef, metadata: dict[str, Any], clip: ClipSpec) -> Bloc
     edges = metadata["hidden_windows"] or [[frame] * 2 for frame in metadata["splice_frames"]]
     windows = tuple((-(-start // stride), -(-stop // stride)) for start, stop in edges)
     frames = torch.stack([frames for frames, _ in worlds])
-    return Block(ref.key, metadata["kind"], frames, (worlds[0][1], worlds[1][1]), windows)
+    truth = (worlds[0][1], worlds[1][1])
+    fps = float(metadata["fps"]) / stride
+    return Block(ref.key, metadata["kind"], frames, truth, windows, fps, metadata)
 
 
 class _Samples(Dataset[Footage | Block]):
