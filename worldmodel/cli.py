@@ -281,29 +281,99 @@ def bench(config: Namespace) -> None:
 
 def evaluate_arguments(parser: ArgumentParser) -> None:
     """Measure what a checkpoint knows: a report with figures, every number beside its nulls."""
-    parser.add_argument("--checkpoint", type=str, required=True, help="for example last.ckpt")
+    from worldmodel.evaluation.benchmark_options import BenchmarkOptions
+
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="for example last.ckpt; or a folder or hf://org/name of an encoder on Hugging Face",
+    )
     parser.add_argument("--out", type=str, required=True, help="folder of the report")
     parser.add_argument("--data", type=str, default=None, help="a generated set (data/physics)")
-    parser.add_argument("--batch_size", type=int, default=16, help="clips loaded at once")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that load")
+    parser.add_argument(
+        "--beside", type=str, nargs="*", default=[], help="checkpoints to compare on the same clips"
+    )
+    parser.add_argument("--batch_size", type=int, default=16, help="clips handed over at once")
+    parser.add_argument(
+        "--num_workers", type=int, default=None, help="processes; default: one per core"
+    )
+    parser.add_argument(
+        "--benchmark", type=str, default=None, help="a published one instead (docs/benchmarks.md)"
+    )
+    parser.add_argument("--root", type=str, default=None, help="the benchmark's folder")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser.add_class_arguments(BenchmarkOptions, "options", help="what some benchmarks ask for")
 
 
 def evaluate(config: Namespace) -> None:
     """Run `evaluate`."""
+    out = Path(config.out)
+    if config.benchmark is not None:
+        evaluate_on_benchmark(config)
+        return
+    if config.root is not None:
+        raise InputError("--root is a benchmark's folder: name the benchmark with --benchmark")
     from worldmodel.evaluation.report import evaluate
     from worldmodel.evaluation.tables import summary_table
 
-    out = Path(config.out)
     report = evaluate(
-        Path(config.checkpoint),
+        config.checkpoint,
         out,
         data=None if config.data is None else Path(config.data),
         batch_size=config.batch_size,
         num_workers=config.num_workers,
+        beside=config.beside,
     )
     print(summary_table(report))
     print(f"report:   {os.path.join(out, 'report.md')}")
+    print(f"card:     {os.path.join(out, 'figures', 'report_card.png')}")
     print(f"pictures: {os.path.join(out, 'figures')}")
+
+
+def evaluate_on_benchmark(config: Namespace) -> None:
+    """Run `evaluate --benchmark`."""
+    from worldmodel.evaluation.benchmark_options import BenchmarkOptions
+    from worldmodel.evaluation.benchmarks import run_benchmark
+
+    if config.root is None:
+        raise InputError(f"--benchmark {config.benchmark} needs --root, the benchmark's folder")
+    out = Path(config.out)
+    run_benchmark(
+        config.benchmark,
+        Path(config.root),
+        config.checkpoint,
+        out,
+        BenchmarkOptions(**config.options),
+        config.num_workers or 0,
+    )
+    print((out / f"{config.benchmark}.md").read_text(encoding="utf-8"))
+
+
+def surprise_arguments(parser: ArgumentParser) -> None:
+    """Surprise over time on any video: plot, table, and the video with a map of the surprise."""
+    parser.add_argument("videos", type=str, nargs="+", help="folders, files or globs")
+    parser.add_argument("--checkpoint", type=str, required=True, help="for example last.ckpt")
+    parser.add_argument("--out", type=str, required=True, help="gets a folder for each video")
+    parser.add_argument("--level", type=int, default=None, help="whose map is drawn (default: 0)")
+    parser.add_argument(
+        "--horizon", type=int, default=None, help="in its steps (default: the farthest)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the shuffling")
+
+
+def surprise(config: Namespace) -> None:
+    """Run `surprise`."""
+    from worldmodel.evaluation.video_surprise import surprise_videos
+
+    if (config.level is None) != (config.horizon is None):
+        raise InputError("give both --level and --horizon, or neither")
+    place = None if config.level is None else (config.level, config.horizon)
+    summaries = surprise_videos(
+        config.checkpoint, config.videos, Path(config.out), place, seed=config.seed
+    )
+    for summary in summaries:
+        print(summary["folder"])
 
 
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None]]] = {
@@ -312,5 +382,6 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "inspect": (inspect_arguments, inspect),
     "verify": (verify_arguments, verify),
     "evaluate": (evaluate_arguments, evaluate),
+    "surprise": (surprise_arguments, surprise),
     "bench": (bench_arguments, bench),
 }

@@ -155,6 +155,7 @@ class WorldModelTask(LightningModule):
                 "fps": getattr(datamodule, "fps", None),
                 "size": self.hierarchy.size,
             },
+            "data": {"left_out": list(getattr(datamodule, "left_out", ()))},
         }
         checkpoint["rng_state"] = {"torch": torch.get_rng_state()}
         if torch.cuda.is_available():

@@ -88,6 +88,14 @@ def test_cut_detector__a_blackout_is_no_cut() -> None:
     assert find(frames) == []
 
 
+@pytest.mark.parametrize("blank", [1, 3, 40])
+def test_cut_detector__a_video_may_begin_black(blank: int) -> None:
+    """Its first frames have no contrast at all; the scene that follows is its first."""
+    frames = scene(3, 40).copy()
+    frames[:blank] = 0
+    assert set(find(frames)) <= {blank}
+
+
 def test_cut_detector__a_jerk_of_the_camera_is_no_cut() -> None:
     pan = scene(5, 2, speed=16.0)
     assert find(pan[:1].repeat(30, axis=0), pan[1:].repeat(30, axis=0)) == []

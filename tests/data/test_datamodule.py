@@ -10,6 +10,7 @@ from worldmodel.data import catalog
 from worldmodel.data.catalog import Catalog, Shard
 from worldmodel.data.datamodule import ClipDataModule, hold_out
 from worldmodel.data.encode import encode_video
+from worldmodel.data.index import write_index
 from worldmodel.data.shards import SampleRef, write_shard
 from worldmodel.errors import InputError
 
@@ -50,6 +51,22 @@ def test_split__a_set_uses_its_own_validation_clips(samples: Samples, tmp_path: 
     assert keys(module.val_refs) == ["val-0"]
     module = data(tmp_path / "train", val_shards=str(tmp_path / "train" / "*.tar"))
     assert keys(module.val_refs) == [f"train-{i:06d}" for i in range(6)]
+
+
+def test_left_out__kinds_are_those_that_the_sets_index_names(
+    samples: Samples, tmp_path: Path
+) -> None:
+    for name, arguments in (
+        ("one", {"leave_out": ["reveal", "gravity"]}),
+        ("two", {"leave_out": []}),
+        ("bare", None),
+    ):
+        write_shard(tmp_path / name / "train" / "clips-000000.tar", samples[:6])
+        if arguments is not None:
+            write_index(tmp_path / name, arguments)
+    assert data(tmp_path / "one" / "train" / "*.tar").left_out == ["gravity", "reveal"]
+    assert data(tmp_path / "two" / "train" / "*.tar").left_out == []
+    assert data(tmp_path / "bare" / "train" / "*.tar").left_out == []
 
 
 def test_split__one_sample_serves_both_with_a_warning(

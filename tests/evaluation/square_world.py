@@ -52,6 +52,12 @@ def square_clip(present: bool, seed: int, window: tuple[int, int] = WINDOW) -> t
         "visible_fraction": (~hidden)[:, None].astype(np.float32) * present,
         "amodal_area": np.full((FRAMES, 1), 9.0 * present, dtype=np.float32),
         "slab_screen": np.ones(1, np.float32),
+        # Bright squares are of one category, dim ones of another.
+        "category": np.array([seed % 2], dtype=np.float32),
+        "animate": np.zeros(1, np.float32),
+        # One object, one slab, and the floor, which carries it.
+        "contact": np.tile(np.float32([0, 0, 1]), (FRAMES, 1, 1)),
+        "support": np.tile(np.float32([0, 0, 1]), (FRAMES, 1, 1)),
         "slab_box": np.tile(np.float32([4, 2, 9, 14]), (FRAMES, 1, 1)),
     }
     return torch.from_numpy(frames), Truth(depth, ids, state)

@@ -12,6 +12,7 @@ from worldmodel.evaluation.nulls import (
     running_mean,
     sightings,
 )
+from worldmodel.evaluation.probes import fit_ridge
 
 
 def learn(fit: DriftFit, tokens: torch.Tensor) -> None:
@@ -41,6 +42,60 @@ def test_drift_continues_constant_velocity_exactly(horizon: int) -> None:
     fit.solve()
     predicted = fit.predict(DriftInputs.of(tokens))[:, :-horizon]
     assert torch.allclose(predicted, tokens[:, 1 + horizon :], atol=1e-6)
+
+
+def test_the_running_mean_is_right_where_everything_returns_to_it() -> None:
+    """Steps 0 and 1 are as they like; from then on each is the mean of all before it."""
+    tokens = torch.zeros(1, 8, 1, 1, dtype=torch.float64)
+    tokens[0, :2, 0, 0] = torch.tensor([1.0, 5.0])
+    for step in range(2, 8):
+        tokens[:, step] = tokens[:, :step].mean(1)
+    predicted = running_mean(tokens)
+    assert torch.allclose(predicted[:, 1:-1], tokens[:, 2:], rtol=0, atol=1e-12)
+
+
+def test_drift_recovers_the_rule_that_made_a_sequence() -> None:
+    """y' = m + 0.6 (y - m) + 0.3 (y - y_before), another rule for each of two dimensions."""
+    a, b = torch.tensor([0.6, -0.2]).double(), torch.tensor([0.3, 0.5]).double()
+    tokens = torch.randn(4, 12, 3, 2, generator=torch.Generator().manual_seed(3)).double()
+    for step in range(2, 12):
+        mean = tokens[:, :step].mean(1)
+        last, before = tokens[:, step - 1], tokens[:, step - 2]
+        tokens[:, step] = mean + a * (last - mean) + b * (last - before)
+    fit = DriftFit(2, 1)
+    learn(fit, tokens)
+    fit.solve()
+    assert torch.allclose(fit.coefficients, torch.stack([a, b], dim=1), atol=1e-6)
+    predicted = fit.predict(DriftInputs.of(tokens))[:, :-1]
+    assert torch.allclose(predicted, tokens[:, 2:], atol=1e-6)
+
+
+def test_drift_fitted_in_parts_is_the_same() -> None:
+    tokens = torch.randn(6, 9, 2, 3, generator=torch.Generator().manual_seed(4)).double()
+    whole, first, second = (DriftFit(3, 2) for _ in range(3))
+    learn(whole, tokens)
+    learn(first, tokens[:2])
+    learn(second, tokens[2:])
+    first.merge(second)
+    for fit in (whole, first):
+        fit.solve()
+    assert torch.allclose(whole.coefficients, first.coefficients, rtol=1e-9)
+
+
+def test_the_clock_is_right_where_time_and_screens_decide() -> None:
+    """A thing that starts behind the screen's left edge and moves at constant acceleration."""
+    generator = np.random.default_rng(0)
+    frames, features, places = 20, [], []
+    for _ in range(12):
+        left = generator.uniform(0.2, 0.6)
+        box = np.tile([left, 0.3, left + 0.2, 0.8], (frames, 1, 1))
+        features.append(clock_features(frames, box, 2))
+        time = np.arange(frames)
+        places.append(np.stack([left + 0.01 * time + 0.001 * time**2, 0.5 * left * time], 1))
+    rows = torch.from_numpy(np.concatenate(features)), np.concatenate(places)
+    probe, error = fit_ridge(rows, rows, strengths=(1e-10,))
+    assert error < 1e-12
+    assert np.allclose(probe(rows[0]), rows[1], atol=1e-5)
 
 
 def test_drift_equals_least_squares() -> None:

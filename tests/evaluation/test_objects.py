@@ -1,56 +1,17 @@
-"""Probes of objects find what is planted, and count the right frames."""
+"""What is said to be in a clip is what is in it."""
 
 import numpy as np
-import pytest
-import torch
-from square_world import FRAMES, WINDOW, Planted, block, footage, square_clip
+from square_world import FRAMES, SIZE, WINDOW, block, footage, square_clip
 
+from worldmodel.clips import Truth
 from worldmodel.evaluation.objects import (
-    HiddenWorlds,
-    ObjectSamples,
+    Things,
+    behind_screen,
+    camera_velocity,
     hidden_windows,
-    permanence_section,
-    position_section,
+    things_in_view,
     track_of,
-    velocity_section,
 )
-from worldmodel.evaluation.surprise import world_states
-
-SPANS = [1, 2]
-
-
-def samples(count: int, first: int, networks: dict[str, object]) -> ObjectSamples:
-    """Clips whose context states are what a function of (clip, level) says."""
-    found = ObjectSamples(SPANS, 8.0)
-    clips = [footage(first + n, present=n % 3 != 2) for n in range(count)]
-    places = found.add_truth(clips)
-    assert places == list(range(count))
-    for name, state_of in networks.items():
-        for clip, track in zip(clips, found.tracks, strict=True):
-            levels = [state_of(clip, track, found.ends(level))[None] for level in range(2)]
-            found.add_context(name, levels, [0])
-    return found
-
-
-def knows(clip: object, track: object, ends: np.ndarray) -> torch.Tensor:
-    """A state that holds the position, turned and shifted, and last change."""
-    x = torch.from_numpy(track.position[ends]).float()
-    change = torch.from_numpy(np.diff(track.position, axis=0, prepend=track.position[:1])[ends])
-    both = torch.cat([x, change.float()], dim=1)
-    return (both @ torch.tensor([[1.0, 2, 0, 0], [0, 1, 3, 0], [0, 0, 1, 1], [1, 0, 0, 2]]) + 3)[
-        :, None
-    ]
-
-
-def is_blind(clip: object, track: object, ends: np.ndarray) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(int(clip.key[-3:]))
-    return torch.randn(len(ends), 1, 4, generator=generator)
-
-
-@pytest.fixture(scope="module")
-def splits() -> tuple[ObjectSamples, ObjectSamples, ObjectSamples]:
-    networks = {"model": knows, "untrained": is_blind}
-    return samples(30, 0, networks), samples(12, 100, networks), samples(15, 200, networks)
 
 
 def test_track_is_visible_or_hidden_where_the_square_is() -> None:
@@ -58,91 +19,84 @@ def test_track_is_visible_or_hidden_where_the_square_is() -> None:
     assert track.hidden.tolist() == [WINDOW[0] <= t < WINDOW[1] for t in range(FRAMES)]
     assert np.array_equal(track.visible, track.inside & ~track.hidden)
     gone = track_of(square_clip(False, 0)[1])
-    assert not (gone.visible | gone.hidden | gone.inside).any()
+    assert not (gone.visible | gone.partly | gone.hidden | gone.inside).any()
 
 
-@pytest.mark.parametrize("part", ["visible", "hidden"])
-def test_a_planted_position_is_decoded_and_nothing_from_noise(part: str, splits: tuple) -> None:
-    section, decoder = position_section(splits, part, seed=0)
-    assert section["r2"] > 0.999
-    assert section["mae_px"] < 0.1
-    assert section["null"]["untrained"]["r2"] < 0.3
-    assert section["ci95_r2"][0] <= section["r2"] <= section["ci95_r2"][1]
-    assert decoder.level == section["level"]
-    # 10 of 15 test clips have a square; hidden for 6 frames each.
-    if part == "hidden" and section["level"] == 0:
-        assert section["num_frames"] == 60
-        assert section["num_clips"] == 10
+def test_a_frame_is_one_of_visible_partly_and_hidden() -> None:
+    truth = square_clip(True, 0)[1]
+    truth.state["visible_fraction"][:4, 0] = [1.0, 0.9, 0.89, 0.01]
+    track = track_of(truth)
+    assert track.visible[:4].tolist() == [True, False, False, False]
+    assert track.partly[:4].tolist() == [False, True, True, True]
+    parts = np.stack([track.visible, track.partly, track.hidden])
+    assert np.array_equal(parts.sum(0), track.inside.astype(int))
 
 
-def test_nulls_know_the_past_places_and_no_more(splits: tuple) -> None:
-    hidden = position_section(splits, "hidden", seed=0)[0]["null"]
-    assert hidden["constant_velocity"]["r2"] == pytest.approx(1, abs=1e-6)
-    assert hidden["copy_last_seen"]["mae_px"] > 0.5
-    assert hidden["copy_last_seen"]["r2"] < 1
+def test_frames_since_hiding_are_counted_from_one_and_start_anew() -> None:
+    truth = square_clip(True, 0)[1]
+    truth.state["visible_fraction"][:, 0] = [1, 0, 0, 1, 0] + [1] * (FRAMES - 5)
+    assert track_of(truth).hidden_for[:6].tolist() == [0, 1, 2, 0, 1, 0]
 
 
-def test_velocity_is_in_pixels_per_second(splits: tuple) -> None:
-    targets = splits[2].targets("moving", 0)
-    mask = splits[2].mask("moving", 0)
-    speed = targets[mask][:, 0]
-    assert speed.min() >= 0.6 * 8 and speed.max() <= 0.9 * 8 + 1e-3
-    section = velocity_section(splits)
-    assert section["r2"] > 0.99
-    assert section["null"]["untrained"]["r2"] < 0.3
+def test_an_object_that_does_not_exist_is_behind_the_screen_when_it_would_be() -> None:
+    for present in (True, False):
+        behind = behind_screen(footage(1, present))
+        assert np.flatnonzero(behind).tolist() == list(range(*WINDOW))
+    assert not behind_screen(footage(1, kind="support")).any()
 
 
-def test_a_set_without_hidden_frames_says_so_instead_of_failing() -> None:
-    empty = tuple(ObjectSamples(SPANS, 8.0) for _ in range(3))
-    section, decoder = position_section(empty, "hidden", seed=0)
-    assert "hidden" in section["absent"]
-    assert decoder is None
-    assert "absent" in velocity_section(empty)
+def test_windows_of_a_block_are_its_equal_frames() -> None:
+    inside = hidden_windows(block(0))
+    a, b = block(0).frames
+    assert [bool((a[t] == b[t]).all()) for t in range(FRAMES)] == inside.tolist()
 
 
-def hidden_worlds(seeds: range, model: Planted) -> HiddenWorlds:
-    blocks = [block(seed) for seed in seeds]
-    noise = [
-        torch.randn(
-            len(blocks), 2, FRAMES // span, 3, generator=torch.Generator().manual_seed(span)
-        )
-        for span in SPANS
-    ]
-    return HiddenWorlds(
-        np.array([[True, False]] * len(blocks)),
-        np.stack([hidden_windows(each) for each in blocks]),
-        {"model": world_states(model, blocks, torch.device("cpu")), "untrained": noise},
-        SPANS,
-    )
+def test_things_are_the_squares_in_full_view_with_what_is_true_of_them() -> None:
+    frames = np.array([3, 7, 11])
+    truths = [square_clip(True, 1)[1], square_clip(False, 2)[1], square_clip(True, 4)[1]]
+    truths[2].state["animate"][:] = 1
+    truths[2].state["contact"][11, 0] = [1, 0, 1]
+    truths[2].state["support"][3, 0] = 0
+    things = things_in_view(truths, frames)
+    # Hidden at frame 7, and the second clip has no square.
+    assert things.clip.tolist() == [0, 0, 2, 2]
+    assert things.frame.tolist() == [3, 11, 3, 11]
+    assert things.category.tolist() == [1, 1, 0, 0]
+    assert things.animate.tolist() == [False, False, True, True]
+    assert things.touching.tolist() == [False, False, False, True]
+    assert things.supported.tolist() == [True, True, False, True]
+    assert np.allclose(things.place[0], truths[0].state["image_position"][3, 0] / SIZE)
 
 
-def test_permanence_is_read_from_a_state_that_remembers_and_from_no_other() -> None:
-    """The planted state is what was seen so far: it alone differs where frames are equal."""
-    model = Planted(remembers=True)
-
-    def remembered(clip: object, track: object, ends: np.ndarray) -> torch.Tensor:
-        with torch.no_grad():
-            levels = model.predict(model.encode(clip.frames[None]))
-        return next(p.context[0] for p in levels if p.context.shape[1] == len(ends))
-
-    def noise(clip: object, track: object, ends: np.ndarray) -> torch.Tensor:
-        return is_blind(clip, track, ends)[..., :3]
-
-    train = samples(24, 0, {"model": remembered, "untrained": noise})
-    section = permanence_section(
-        train, hidden_worlds(range(500, 510), model), hidden_worlds(range(600, 612), model)
-    )
-    assert section["accuracy"] == 1
-    assert section["auroc"] == 1
-    assert section["num_blocks"] == 12
-    assert abs(section["null"]["untrained"]["accuracy"] - 0.5) < 0.2
+def test_the_token_of_a_thing_is_the_one_that_shows_its_centre() -> None:
+    place = np.array([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9], [0.999, 0.999]])
+    flags = np.zeros(4, dtype=bool)
+    things = Things(flags.astype(int), flags.astype(int), place, flags, flags, flags, flags)
+    assert things.tokens((2, 2)).tolist() == [0, 1, 2, 3]
+    assert things.tokens((4, 2)).tolist() == [0, 1, 6, 7]
 
 
-def test_permanence_is_asked_only_where_both_worlds_look_the_same() -> None:
-    worlds = hidden_worlds(range(3), Planted(remembers=True))
-    states, sign, blocks = worlds.rows("model", 0)
-    assert len(states) == 3 * 2 * (WINDOW[1] - WINDOW[0])
-    assert sign[:2, 0].tolist() == [1, -1]
-    assert np.array_equal(np.unique(blocks), [0, 1, 2])
-    alike = HiddenWorlds(np.array([[True, True]] * 3), worlds.windows, worlds.context, worlds.spans)
-    assert len(alike.rows("model", 0)[1]) == 0
+def test_clips_of_joined_tables_are_numbered_on() -> None:
+    frames = np.array([3])
+    part = things_in_view([square_clip(True, n)[1] for n in range(2)], frames)
+    joined = Things.join([part, part], [2, 2])
+    assert joined.clip.tolist() == [0, 1, 2, 3]
+
+
+def test_camera_velocity_is_along_and_about_its_own_axes() -> None:
+    """It looks along the world's x axis, goes forward at 2 m/s, and turns right at 0.4 rad/s."""
+    fps, frames = 8.0, 4
+    depth = np.zeros((frames, 2, 2), np.float32)
+    pose = np.zeros((frames, 3, 4))
+    for frame in range(frames):
+        angle = 0.4 * frame / fps
+        # Columns are right, down and forward; down is the world's -z.
+        forward = np.array([np.cos(angle), -np.sin(angle), 0])
+        down = np.array([0.0, 0, -1])
+        right = np.cross(down, forward)
+        pose[frame] = np.stack([right, down, forward, np.zeros(3)], 1)
+        if frame:
+            pose[frame, :, 3] = pose[frame - 1, :, 3] + 2 / fps * forward
+    truth = Truth(depth, depth.astype(np.uint8), {"camera_pose": pose.astype(np.float32)})
+    velocity = camera_velocity(truth, np.array([1, 3]), fps)
+    assert np.allclose(velocity, [[0, 0, 2, 0, 0.4, 0]] * 2, atol=1e-3)

@@ -66,3 +66,22 @@ def test_a_horizon_longer_than_the_clip_is_left_out() -> None:
     errors.solve()
     errors.add([tokens], [{1: tokens, 8: tokens}])
     assert list(errors.report()["level0"]) == ["h1"]
+
+
+def test_clips_taken_in_by_parts_give_the_same() -> None:
+    tokens, predicted = noise(7, 6, 10, 2, 3), noise(8, 6, 10, 2, 3)
+    whole = errors_of(tokens, predicted)
+    errors = PredictionErrors([3], [(2,)], [4])
+    parts = [slice(0, 2), slice(2, 6)]
+    for part in parts:
+        learned = errors.blank()
+        learned.fit([tokens[part]])
+        errors.merge(learned)
+    errors.solve()
+    for part in parts:
+        scored = errors.blank()
+        scored.add([tokens[part]], [{2: predicted[part]}])
+        errors.merge(scored)
+    report = errors.report()["level0"]["h2"]
+    assert report == pytest.approx(whole)
+    assert report["num_clips"] == 6

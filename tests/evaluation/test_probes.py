@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score as sklearn_r2
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from worldmodel.evaluation.probes import (
     MlpProbe,
     Moments,
     auroc,
     bootstrap_groups,
-    depth_scores,
     fit_ridge,
+    fit_ridges,
     r2_interval,
     r2_score,
+    solve_few,
 )
 
 
@@ -41,6 +45,51 @@ def test_ridge_equals_the_textbook_solution() -> None:
     gram = standard.T @ standard + 0.5 * len(x) * np.eye(12)
     weight = np.linalg.solve(gram, standard.T @ (targets - targets.mean(0)))
     assert np.allclose(probe(features), standard @ weight + targets.mean(0), atol=1e-9)
+
+
+def test_ridge_equals_sklearn_with_and_without_weights() -> None:
+    features, targets = planted(60, 5)
+    targets = targets + np.random.default_rng(1).normal(size=targets.shape)
+    x = features.double().numpy()
+    for weights in (None, np.random.default_rng(2).integers(1, 5, 60).astype(float)):
+        moments = Moments(12, 2)
+        moments.add(features, targets, weights)
+        (probe,) = moments.solve([0.3])
+        counts = np.ones(60) if weights is None else weights
+        scaler = StandardScaler().fit(x, sample_weight=counts)
+        ridge = Ridge(alpha=0.3 * counts.sum()).fit(scaler.transform(x), targets, counts)
+        expected = ridge.predict(scaler.transform(x))
+        assert np.allclose(probe(features), expected, rtol=0, atol=1e-6)
+
+
+def test_fewer_rows_than_features_are_solved_in_their_own_space_to_the_same_end() -> None:
+    features, targets = planted(40, 10)
+    wide = torch.cat([features, features.square(), features.cos(), features.sin()], dim=1)
+    wide = torch.cat([wide, torch.ones(40, 1)], dim=1)
+    moments = Moments(49, 2)
+    moments.add(wide, targets)
+    strengths = (1e-3, 0.1, 10.0)
+    for own, other in zip(
+        moments.solve(strengths), solve_few(wide, targets, strengths), strict=True
+    ):
+        assert np.allclose(own(wide), other(wide), rtol=0, atol=1e-6)
+        assert own.strength == other.strength
+
+
+def test_many_questions_are_answered_as_if_each_were_alone() -> None:
+    train, val = planted(60, 8), planted(40, 9)
+    noise = np.random.default_rng(3).normal(size=(2, 60, 1))
+    weights = np.random.default_rng(4).random(60) + 0.5
+    questions = {"place": train[1], "noise": noise[0], "heavy": train[1][:, :1]}
+    chosen = {"place": val[1], "noise": noise[1][:40], "heavy": val[1][:, :1]}
+    found = fit_ridges((train[0], questions), (val[0], chosen), {"heavy": weights})
+    for name in ("place", "noise"):
+        alone, error = fit_ridge((train[0], questions[name]), (val[0], chosen[name]))
+        assert found[name][0].strength == alone.strength
+        assert found[name][1] == pytest.approx(error)
+        assert np.allclose(found[name][0](val[0]), alone(val[0]))
+    assert found["noise"][0].strength > found["place"][0].strength
+    assert found["heavy"][0](val[0]).shape == (40, 1)
 
 
 def test_moments_do_not_depend_on_grouping() -> None:
@@ -103,12 +152,12 @@ def test_auroc_equals_sklearn_with_ties() -> None:
     assert auroc(scores, np.zeros(80)) == 0.5
 
 
-def test_depth_scores_by_hand() -> None:
-    predicted, true = np.array([1.0, 2.0, 3.0, 9.0]), np.array([1.0, 1.0, 4.0, 0.0])
-    scores = depth_scores(predicted, true, true > 0)
-    assert scores["rmse_m"] == pytest.approx(np.sqrt(2 / 3))
-    assert scores["abs_rel"] == pytest.approx((0 + 1 + 0.25) / 3)
-    assert scores["delta1"] == pytest.approx(1 / 3)
+def test_r2_equals_sklearn() -> None:
+    generator = np.random.default_rng(3)
+    true = generator.normal(size=(50, 2)) * [1, 30]
+    guess = true + generator.normal(size=(50, 2))
+    expected = sklearn_r2(true, guess, multioutput="variance_weighted")
+    assert r2_score(guess, true) == pytest.approx(expected, abs=1e-12)
 
 
 def test_interval_holds_the_score_and_widens_when_rows_come_in_clips() -> None:

@@ -32,14 +32,16 @@ def load(folder: Path) -> dict[str, Any]:
 
 def test_report_has_every_section_and_key(written: Path) -> None:
     report = load(written)
-    sections = {"meta", "collapse", "prediction", "depth", "position", "velocity", "permanence"}
-    assert sections | {"surprise", "surprise_by_level"} <= set(report)
+    sections = {"meta", "card", "collapse", "prediction", "depth", "position", "position_ahead"}
+    sections |= {"velocity", "camera_motion", "category", "animacy", "support", "contact"}
+    sections |= {"permanence", "surprise", "surprise_by_level", "surprise_by_context"}
+    assert sections | {"surprise_combined"} <= set(report)
     assert {"effective_rank", "rank_fraction", "min_std"} <= set(report["collapse"]["level1"])
     ratios = {"copy_ratio", "running_mean_ratio", "ar1_ratio", "skill_ratio", "horizon_frames"}
     assert ratios | {"error"} <= set(report["prediction"]["level1"]["h2"])
     assert report["prediction"]["level1"]["h2"]["horizon_frames"] == 4
-    depth = {"rmse_m", "abs_rel", "delta1"}
-    assert depth | {"num_clips", "level", "objects", "mlp"} <= set(report["depth"])
+    depth = {"rmse_m", "abs_rel", "sq_rel", "rmse_log", "log10", "silog", "delta1", "delta3"}
+    assert depth | {"num_clips", "level", "objects", "conv", "by_level"} <= set(report["depth"])
     assert set(report["depth"]["null"]) == {"untrained", "pixels", "mean"}
     for part in ("visible", "hidden"):
         section = report["position"][part]
@@ -47,12 +49,14 @@ def test_report_has_every_section_and_key(written: Path) -> None:
         nulls = {"untrained", "copy_last_seen", "constant_velocity", "clock"}
         assert set(section["null"]) == nulls
         assert all({"r2", "mae_px"} == set(null) for null in section["null"].values())
+    # A square is seen whole or not at all.
+    assert "absent" in report["position"]["partly"]
     assert {"r2", "level", "null"} <= set(report["velocity"])
     assert {"accuracy", "auroc", "level", "num_steps", "null"} <= set(report["permanence"])
     assert set(report["surprise"]) == {"reveal", "permanence", "overall"}
     for section in report["surprise"].values():
         keys = {"relative_accuracy", "ci95", "auroc", "num_blocks", "level", "horizon", "null"}
-        assert keys <= set(section)
+        assert keys | {"pair_accuracy", "p_value", "peak", "by_hiding"} <= set(section)
         assert set(section["null"]) == {"untrained", "copy", "pixels_short", "pixels_long"}
         assert section["null"]["untrained"]["num_networks"] == 10
         assert section["null"]["pixels_short"] == section["null"]["copy"] == 0.5
@@ -67,28 +71,60 @@ def test_truth_of_the_squares_is_read_right(written: Path) -> None:
     position = load(written)["position"]
     assert position["hidden"]["null"]["constant_velocity"]["r2"] == pytest.approx(1, abs=1e-6)
     assert position["visible"]["null"]["constant_velocity"]["mae_px"] < 0.2
-    # Six test clips have a square; it is hidden for six frames, or three steps of level 1.
-    assert position["hidden"]["num_frames"] == 6 * (6, 3)[position["hidden"]["level"]]
+    # Six test clips have a square; it is hidden for six frames, every second of which is asked.
+    assert position["hidden"]["num_frames"] == 6 * 3
 
 
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(3, 1), (40, 0)])
 def test_report_is_the_same_to_the_bit_with_another_batch_size_and_workers(
-    squares: Path, checkpoint: Path, written: Path, tmp_path: Path
+    squares: Path,
+    checkpoint: Path,
+    written: Path,
+    tmp_path: Path,
+    batch_size: int,
+    num_workers: int,
 ) -> None:
-    evaluate(checkpoint, tmp_path, squares, batch_size=3, num_workers=1)
+    evaluate(checkpoint, tmp_path, squares, batch_size=batch_size, num_workers=num_workers)
     first, second = load(written), load(tmp_path)
     del first["meta"], second["meta"]
     assert first == second
 
 
+def test_another_checkpoint_is_measured_beside_on_the_same_clips(
+    squares: Path, checkpoint: Path, written: Path, tmp_path: Path
+) -> None:
+    report = evaluate(checkpoint, tmp_path, squares, beside=[checkpoint])
+    (other,) = report["beside"].values()
+    alone = load(written)
+    assert other["meta"]["checkpoint_sha256"] == alone["meta"]["checkpoint_sha256"]
+    assert finite(other["position"]) == alone["position"]
+    assert other["surprise"]["overall"]["auroc"] == alone["surprise"]["overall"]["auroc"]
+    assert "Beside other models" in (tmp_path / "report.md").read_text()
+
+
+def test_kinds_that_training_left_out_are_marked(
+    squares: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = room.load_model(checkpoint)
+    loaded.config["data"] = {"left_out": ["reveal"]}
+    monkeypatch.setattr(room, "load_model", lambda path: loaded)
+    surprise = evaluate(checkpoint, tmp_path, squares)["surprise"]
+    assert surprise["reveal"]["left_out"] is True
+    assert "left_out" not in surprise["permanence"]
+    assert "reveal (left out of training)" in (tmp_path / "report.md").read_text()
+
+
 def test_pictures_and_text_are_written(written: Path) -> None:
     pictures = {path.stem: path.stat().st_size for path in (written / "figures").glob("*.png")}
     assert set(pictures) == {
+        "report_card",
         "loss_curves",
         "prediction_ratios",
         "depth_strip",
         "hidden_position",
         "surprise_block",
         "surprise_kinds",
+        *(["position_ahead"] if load(written)["position_ahead"] else []),
     }
     assert min(pictures.values()) > 4096
     text = (written / "report.md").read_text()

@@ -1,64 +1,78 @@
 """Surprise finds violations by memory across the hidden interval, and by nothing else."""
 
+import pickle
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from square_world import FRAMES, Planted, block
+from planted_scorers import CPU, Foreign, Seer, at, small_hierarchy
+from square_world import FRAMES, block
+from torch.utils.data import DataLoader
 
+from worldmodel.errors import InputError
 from worldmodel.evaluation.network import pad_chunk
+from worldmodel.evaluation.nulls import pixel_surprise
 from worldmodel.evaluation.surprise import (
-    OPEN_KINDS,
+    COMBINED,
     BlockScores,
-    bootstrap_interval,
-    choose_place,
+    Choice,
+    ScoreBlocks,
+    choose,
     contrast_wins,
-    kind_report,
+    join_scores,
     score_blocks,
     score_pixels,
-    share_equal_steps,
     splice,
     splice_frames,
-    surprise_sections,
     wins_at,
     world_states,
     worlds_by_step,
 )
-from worldmodel.models.encoder import EncoderConfig
-from worldmodel.models.hierarchy import Hierarchy, LevelConfig
-from worldmodel.world import open_blocks
+from worldmodel.evaluation.surprise.scoring import (
+    FourClips,
+    encode_four,
+    window_ends,
+    window_surprise,
+)
+from worldmodel.evaluation.surprise.splices import (
+    frame_sources,
+    step_owners,
+    take_from_owners,
+    violation_frame,
+)
+from worldmodel.models.hierarchy import Hierarchy
 
-CPU = torch.device("cpu")
 TWO_WINDOWS = ((3, 6), (9, 12))
+SPANS = (1, 2, 4)
 
 
 def wins(scores: BlockScores, place: object) -> np.ndarray:
     return contrast_wins(scores.curves[place].mean(2))
 
 
-def small_hierarchy() -> Hierarchy:
-    torch.manual_seed(0)
-    encoder = EncoderConfig(size=16, stem_channels=(8,))
-    narrow = {"dim": 16, "width": 16, "depth": 1, "num_heads": 2}
-    levels = [
-        LevelConfig(horizons=(1, 2), stride=1, **narrow),
-        LevelConfig(horizons=(1,), stride=2, **narrow),
-        LevelConfig(horizons=(1,), stride=2, **narrow),
-    ]
-    model = Hierarchy(encoder, levels).eval()
-    model.reset_heads()
-    return model
+def assert_same_bits(first: BlockScores, second: BlockScores) -> None:
+    assert first.keys == second.keys
+    assert first.facts == second.facts
+    assert first.curves.keys() == second.curves.keys()
+    pairs = [(first.curves, second.curves), (first.space, second.space)]
+    for one, other in zip(first.untrained, second.untrained, strict=True):
+        pairs += [(one.curves, other.curves), (one.space, other.space)]
+    for mine, yours in pairs:
+        assert all(np.array_equal(mine[key], yours[key], equal_nan=True) for key in mine)
+    assert all(torch.equal(a, b) for a, b in zip(first.context, second.context, strict=True))
 
 
 def test_a_scorer_that_remembers_is_always_right() -> None:
     blocks = [block(seed) for seed in range(9)]
-    scores = score_blocks(Planted(remembers=True), blocks, CPU)
+    scores = score_blocks(Seer(remembers=True), blocks, CPU)
     for place in ((0, 1), (0, 2), (1, 1), (1, 2)):
         assert wins(scores, place).tolist() == [1] * 9
 
 
 def test_a_scorer_without_memory_is_exactly_at_chance() -> None:
     blocks = [block(seed) for seed in range(6)]
-    scores = score_blocks(Planted(remembers=False), blocks, CPU)
+    scores = score_blocks(Seer(remembers=False), blocks, CPU)
     for place in ((0, 1), (0, 2), (1, 1)):
         assert wins(scores, place).tolist() == [0.5] * 6
         assert wins(scores, f"copy{place[0]}.{place[1]}").tolist() == [0.5] * 6
@@ -72,6 +86,14 @@ def test_pixels_shorter_than_the_window_are_at_chance_and_longer_ones_are_not(
     assert wins(scores, "pixels_short").tolist() == [0.5] * 5
     curves = scores.curves["pixels_long"].mean(2)
     assert (np.abs(curves @ [-1, -1, 1, 1]) > 1e-3).all()
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_pixel_curves_equal_those_of_the_pictures_themselves(long: bool) -> None:
+    one = block(3, windows=TWO_WINDOWS)
+    frames = splice(one.frames, splice_frames(TWO_WINDOWS, 1)).flatten(2).double().numpy()
+    curve = score_pixels([one]).curves[f"pixels_{'long' if long else 'short'}"][0]
+    assert np.allclose(curve, pixel_surprise(frames, long), rtol=1e-9, atol=1e-9)
 
 
 def test_frames_equal_in_both_worlds_are_all_that_differs_from_chance() -> None:
@@ -99,6 +121,7 @@ def test_four_clips_of_a_block_with_two_changes() -> None:
         (((4, 4),), 2, (4,)),
         (((3, 6), (9, 12)), 4, (4, 12)),
         (((3, 6), (9, 11)), 4, None),
+        (((8, 8),), 1, (8,)),
     ],
 )
 def test_change_of_worlds_straddles_no_step(
@@ -111,161 +134,241 @@ def test_any_change_within_the_window_gives_the_same_clip() -> None:
     frames = block(1).frames
     first = splice(frames, (5,))
     assert all(torch.equal(first, splice(frames, (at,))) for at in range(6, 12))
+    assert torch.equal(FourClips(block(1)).frames, first)
 
 
-@pytest.mark.parametrize("windows", [((5, 11),), ((3, 6), (8, 13))])
-def test_spliced_tokens_equal_the_tokens_of_the_spliced_clip(
-    windows: tuple[tuple[int, int], ...],
-) -> None:
+@pytest.mark.parametrize("windows", [((5, 11),), ((3, 6), (8, 13)), ((5, 7),), ((7, 7),)])
+def test_scores_are_those_of_the_spliced_clips(windows: tuple[tuple[int, int], ...]) -> None:
+    """Also where a step of a slow level straddles the change, as in the last two."""
     model, one = small_hierarchy(), block(2, windows=windows)
     fast = score_blocks(model, [one], CPU)
     frames = splice(one.frames, splice_frames(windows, 1))
-    with torch.no_grad():
-        tokens = model.encode(frames)
-        predictions = model.predict(tokens)
+    tokens = model.encode(frames)
+    predictions = model.predict(tokens)
     for level, values in enumerate(tokens):
         for horizon, guess in predictions[level].predicted.items():
             error = (guess[:, :-horizon] - values[:, horizon:]).double().square().mean((2, 3))
             assert np.allclose(fast.curves[level, horizon][0], error.numpy(), rtol=1e-4, atol=1e-7)
+    assert fast.curves[2, 1].shape == (1, 4, FRAMES // 4 - 1)
 
 
-def test_a_window_without_a_step_boundary_is_encoded_and_scores_alike() -> None:
-    """Level 2 has no boundary in 5..7: the clip is encoded; lower levels score as if spliced."""
+@pytest.mark.parametrize("with_abstract", [True, False])
+def test_steps_with_the_same_frames_have_the_same_tokens_to_the_bit(with_abstract: bool) -> None:
+    model, one = small_hierarchy(), block(4, windows=((5, 7),))
+    network = model
+    if not with_abstract:
+        network = SimpleNamespace(
+            levels=model.levels, steps_are_local=True, encode=model.encode, predict=model.predict
+        )
+    clips = FourClips(one)
+    tokens = encode_four(network, clips, CPU)
+    for values, span in zip(tokens, SPANS, strict=True):
+        shown = clips.frames.unflatten(1, (-1, span)).flatten(2)
+        same = (shown[:, None] == shown[None]).all(-1)
+        assert same.sum() > 4 * same.shape[-1], "clips share steps"
+        for first, second, step in same.nonzero().tolist():
+            assert torch.equal(values[first, step], values[second, step])
+    direct = model.encode(clips.frames)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(tokens, direct, strict=True))
+
+
+def test_the_first_clip_that_shows_a_step_owns_it() -> None:
+    one = block(4, windows=((5, 7),))
+    one.frames[:] = torch.arange(2 * FRAMES).view(2, FRAMES, 1, 1, 1)
+    one.frames[1, 5:7] = one.frames[0, 5:7]
+    sources = frame_sources(one)
+    assert sources[2].tolist() == [*range(7), *range(FRAMES + 7, 2 * FRAMES)]
+    assert step_owners(sources, 1)[1].tolist() == [1] * 5 + [0] * 2 + [1] * 9
+    # Frames 4 to 7 of AB are A's first three and B's last: its own.
+    assert step_owners(sources, 4)[2].tolist() == [0, 2, 1, 1]
+    tokens = torch.arange(16).view(4, 4, 1, 1)
+    assert take_from_owners(tokens, step_owners(sources, 4))[2].flatten().tolist() == [0, 9, 6, 7]
+
+
+def test_encoding_is_level_zero_and_abstraction() -> None:
     model = small_hierarchy()
-    narrow, wide = block(3, windows=((5, 7),)), block(3, windows=((5, 7),))
-    shallow = small_hierarchy()
-    shallow.levels = shallow.levels[:2]
-    encoded, spliced = score_blocks(model, [narrow], CPU), score_blocks(shallow, [wide], CPU)
-    for place in ((0, 1), (0, 2), (1, 1)):
-        assert np.allclose(encoded.curves[place], spliced.curves[place], rtol=1e-4, atol=1e-7)
-    assert encoded.curves[2, 1].shape == (1, 4, FRAMES // 4 - 1)
+    frames = block(0).frames
+    tokens = model.encode(frames)
+    again = model.abstract(tokens[0])
+    assert again[0] is tokens[0]
+    assert all(torch.equal(a, b) for a, b in zip(tokens, again, strict=True))
 
 
-def test_scores_do_not_depend_on_the_neighbours_in_a_chunk() -> None:
-    model = small_hierarchy()
-    blocks = [block(seed) for seed in range(5)]
-    together = score_blocks(model, blocks, CPU)
-    alone = score_blocks(model, blocks[4:], CPU)
-    assert np.array_equal(together.curves[0, 1][4:], alone.curves[0, 1])
-    assert together.context[1].shape == (5, 2, FRAMES // 2, 4 * 16)
-    states = world_states(model, blocks, CPU)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1)])
+def test_scores_are_the_same_to_the_bit_in_any_company(sizes: tuple[int, ...]) -> None:
+    blocks = [block(seed, windows=((5, 6 + seed),)) for seed in range(3)]
+    score = ScoreBlocks(
+        small_hierarchy(),
+        (small_hierarchy(seed=1),),
+        at((1, 1)),
+        context_frames=(4,),
+    )
+    together = score(blocks)
+    ends = np.cumsum(sizes)
+    parts = [score(blocks[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    assert_same_bits(join_scores(parts), together)
+    copy = pickle.loads(pickle.dumps(score))
+    assert_same_bits(join_scores([copy(blocks[:1]), copy(blocks[1:])]), together)
+    assert together.context[1].shape == (3, 2, FRAMES // 2, 4 * 16)
+    states = world_states(score.model, blocks, CPU)
     assert all(
         torch.allclose(a, b, atol=1e-5) for a, b in zip(states, together.context, strict=True)
     )
 
 
+def test_scores_are_the_same_to_the_bit_in_another_process() -> None:
+    blocks = [block(seed) for seed in range(3)]
+    score = ScoreBlocks(small_hierarchy(), context_frames=(4,))
+    loader = DataLoader(blocks, batch_size=2, num_workers=1, collate_fn=score)
+    assert_same_bits(join_scores(loader), score(blocks))
+
+
 @pytest.mark.parametrize("place", [(0, 2), (1, 1), (2, 1)])
 def test_one_place_alone_scores_as_among_all(place: tuple[int, int]) -> None:
     model = small_hierarchy()
-    blocks = [block(seed) for seed in range(5)]
+    blocks = [block(seed) for seed in range(2)]
     among_all = wins(score_blocks(model, blocks, CPU), place)
     assert np.array_equal(wins_at(model, blocks, CPU, place), among_all)
 
 
-def test_equal_frames_get_equal_tokens() -> None:
-    one = block(4)
-    tokens = torch.randn(2, FRAMES, 1, 3, generator=torch.Generator().manual_seed(0))
-    shared = share_equal_steps(tokens, one.frames, 1)
-    assert torch.equal(shared[0], tokens[0])
-    assert torch.equal(shared[1, 5:11], tokens[0, 5:11])
-    assert torch.equal(shared[1, :5], tokens[1, :5])
+@pytest.mark.parametrize(
+    "choice", [at((0, 2)), at((1, 1), 8), Choice(COMBINED, (2, 1), {}, 1.0, 1)]
+)
+def test_an_untrained_network_scores_as_if_it_were_the_model(choice: Choice) -> None:
+    blocks = [block(seed) for seed in range(3)]
+    model, other = small_hierarchy(), small_hierarchy(seed=1)
+    scores = score_blocks(model, blocks, CPU, untrained=(model, other), choice=choice)
+    alone = score_blocks(other, blocks, CPU)
+    expected = set(scores.places) if choice.candidate == COMBINED else {choice.place}
+    expected |= {choice.candidate.key} if choice.candidate.context_frames else set()
+    for network, own in zip(scores.untrained, (scores, alone), strict=True):
+        assert set(network.curves) == expected
+        assert all(np.array_equal(network.curves[key], own.curves[key]) for key in expected)
 
 
-def test_a_contrast_within_rounding_is_a_tie() -> None:
-    scores = np.array([[1, 1, 1, 1 + 1e-10], [1, 1, 1, 1 + 1e-7], [1, 1, 1, 1 - 1e-7]])
-    assert contrast_wins(scores).tolist() == [0.5, 1, 0]
+def test_the_model_can_be_scored_where_the_headline_is_alone() -> None:
+    blocks = [block(seed) for seed in range(2)]
+    model, choice = small_hierarchy(), at((1, 1), 8)
+    few = score_blocks(model, blocks, CPU, choice=choice, everywhere=False, states=False)
+    assert (few.places, few.windows, few.context) == ([(1, 1)], [(1, 1, 8)], [])
+    every = score_blocks(model, blocks, CPU)
+    assert np.array_equal(few.curves[1, 1, 8], every.curves[1, 1, 8])
+    with pytest.raises(ValueError, match="must be chosen before"):
+        ScoreBlocks(model, everywhere=False)
 
 
-def test_interval_holds_the_mean_and_is_the_same_every_time() -> None:
-    values = np.random.default_rng(0).choice([0.0, 0.5, 1.0], 25)
-    low, high = bootstrap_interval(values)
-    assert low < values.mean() < high
-    assert [low, high] == bootstrap_interval(values)
-    assert bootstrap_interval(np.ones(4)) == [1, 1]
+@pytest.mark.parametrize(
+    ("level", "horizon", "frames"), [(0, 1, 4), (0, 2, 8), (1, 1, 8), (2, 1, 4)]
+)
+def test_a_window_of_the_past_scores_as_a_clip_cut_to_it(
+    level: int, horizon: int, frames: int
+) -> None:
+    model, one = small_hierarchy(), block(2, windows=((5, 9),))
+    window, span = (level, horizon, frames), SPANS[level]
+    curve = score_blocks(model, [one], CPU).curves[window][0]
+    spliced = FourClips(one).frames
+    true = model.encode(spliced)[level]
+    ends = window_ends(FRAMES // span, window, span)
+    assert curve.shape == (4, len(ends))
+    for number, end in enumerate(ends.tolist()):
+        seen = spliced[:, (end + 1) * span - frames : (end + 1) * span]
+        assert seen.shape[1] == frames
+        levels = model.levels[: level + 1]
+        cut = SimpleNamespace(levels=levels)
+        tokens = Hierarchy.abstract(cut, model.levels[0].encoder(model.normalize(seen)))
+        guess = levels[level].predictor(tokens[level])[1][horizon][:, -1]
+        error = (guess - true[:, end + horizon]).double().square().mean((1, 2))
+        assert np.allclose(curve[:, number], error.numpy(), rtol=1e-4, atol=1e-8)
 
 
-def made_up(curves: dict[tuple[int, int], float], count: int = 10) -> BlockScores:
-    """Scores of which a given share of blocks is right."""
-    made = {}
-    for place, share in curves.items():
-        right = np.arange(count) < share * count
-        scores = np.ones((count, 4, 2))
-        scores[:, 2:] += np.where(right, 1, -0.5)[:, None, None]
-        made[place] = scores
-        made[f"copy{place[0]}.{place[1]}"] = np.ones((count, 4, 2))
-    return BlockScores([str(n) for n in range(count)], np.array(["reveal"] * count), made, [])
-
-
-def test_headline_is_the_best_place_and_of_equals_the_farthest_then_the_lowest() -> None:
-    assert choose_place(made_up({(0, 1): 0.6, (1, 1): 0.9}), [1, 2]) == (1, 1)
-    assert choose_place(made_up({(0, 1): 0.9, (0, 2): 0.9, (1, 1): 0.9}), [1, 2]) == (0, 2)
-
-
-def test_each_kind_counts_alike_in_the_choice() -> None:
-    scores = made_up({(0, 1): 0.8, (0, 2): 0.3})
-    scores.kinds[:] = ["reveal"] * 8 + ["support"] * 2
-    # (0, 1): reveal 1, support 0. (0, 2) with both supports right beats it, with 5 of 10 blocks.
-    scores.curves[0, 2][8:, 2:] = 3
-    assert choose_place(scores, [1]) == (0, 2)
-
-
-def test_kinds_in_open_view_are_a_tier_of_their_own() -> None:
-    scores = made_up({(0, 1): 0.9, (0, 2): 0.5})
-    scores.kinds = np.array(["reveal"] * 5 + ["gravity"] * 5)
-    # Right about all of gravity and about two of five reveals, against one more reveal.
-    scores.curves[0, 1][:, 2:] = np.where(np.arange(10) < 2, 3, 0)[:, None, None]
-    scores.curves[0, 1][5:, 2:] = 3
-    scores.curves[0, 2][:, 2:] = np.where(np.arange(10) < 3, 3, 0)[:, None, None]
-    assert choose_place(scores, [1]) == (0, 2), "gravity has no say"
-    pixels = BlockScores(
-        scores.keys,
-        scores.kinds,
-        {n: np.ones((10, 4, 3)) for n in ("pixels_short", "pixels_long")},
-        [],
+def test_windows_that_clips_share_are_run_once() -> None:
+    """Where nothing differs, the four clips need no more windows than one."""
+    model, one = small_hierarchy(1), block(2)
+    one.frames[1] = one.frames[0]
+    clips = FourClips(one)
+    runs: list[int] = []
+    network = SimpleNamespace(
+        levels=model.levels,
+        steps_are_local=True,
+        encode=model.encode,
+        predict=lambda tokens: runs.append(len(tokens[0])) or model.predict(tokens),
     )
-    headline, _ = surprise_sections(
-        scores, scores, pixels, lambda place: [np.full(10, 0.5)], [1], seed=0
-    )
-    assert list(headline) == ["reveal", "overall", "gravity", "open_view"]
-    assert headline["overall"]["relative_accuracy"] == pytest.approx(0.6)
-    assert headline["open_view"]["relative_accuracy"] == 0
-    assert headline["open_view"]["num_blocks"] == 5
+    tokens = encode_four(network, clips, CPU)
+    curves = window_surprise(network, tokens, clips, 0, 4)
+    assert runs == [len(window_ends(FRAMES, (0, 1, 4), 1))]
+    for curve in curves.values():
+        assert all(np.array_equal(curve[0], other) for other in curve)
 
 
-def test_the_open_tier_is_that_of_the_world() -> None:
-    """Evaluation names the kinds itself, so that it need not load the simulator."""
-    assert set(OPEN_KINDS) == set(open_blocks.OPEN_KINDS)
+def test_windows_end_every_fourth_frame_and_what_they_predict_is_within_the_clip() -> None:
+    assert window_ends(32, (0, 8, 16), 1).tolist() == [15, 19, 23]
+    assert window_ends(32, (0, 1, 4), 1).tolist() == [3, 7, 11, 15, 19, 23, 27]
+    assert window_ends(16, (1, 4, 8), 2).tolist() == [3, 5, 7, 9, 11]
+    assert window_ends(8, (2, 2, 4), 4).tolist() == [0, 1, 2, 3, 4, 5]
+    assert not len(window_ends(4, (2, 2, 16), 4))
 
 
-def test_a_change_in_open_view_lies_between_two_frames() -> None:
-    assert splice_frames(((8, 8),), 1) == (8,)
-    assert splice_frames(((8, 8),), 4) == (8,)
-    assert splice_frames(((6, 6),), 4) is None, "the slowest level's step straddles it"
+def test_a_past_shorter_than_the_hiding_is_exactly_at_chance() -> None:
+    """Whatever the network; with all the past it is not."""
+    blocks = [block(seed, windows=((4, 12),)) for seed in range(4)]
+    scores = score_blocks(small_hierarchy(), blocks, CPU)
+    assert scores.windows
+    for level, horizon, frames in scores.windows:
+        if frames + horizon * SPANS[level] <= 8:
+            assert wins(scores, (level, horizon, frames)).tolist() == [0.5] * 4
+    assert {frames for *_, frames in scores.windows} == {4, 8}
+    assert (wins(scores, (0, 1)) != 0.5).any()
 
 
-def test_sections_carry_counts_intervals_and_nulls() -> None:
-    val, test = made_up({(0, 1): 0.6, (0, 2): 0.9}), made_up({(0, 1): 1.0, (0, 2): 0.8})
-    pixels = BlockScores(
-        test.keys, test.kinds, {n: np.ones((10, 4, 3)) for n in ("pixels_short", "pixels_long")}, []
-    )
-    headline, by_level = surprise_sections(
-        val, test, pixels, lambda place: [np.full(10, 0.4), np.full(10, 0.6)], [1], seed=0
-    )
-    reveal = headline["reveal"]
-    assert (reveal["level"], reveal["horizon"], reveal["num_blocks"]) == (0, 2, 10)
-    assert reveal["relative_accuracy"] == pytest.approx(0.8)
-    assert reveal["ci95"][0] <= 0.8 <= reveal["ci95"][1]
-    assert reveal["null"]["untrained"]["mean"] == pytest.approx(0.5)
-    assert reveal["null"]["untrained"]["std"] == pytest.approx(0.1)
-    assert reveal["null"]["untrained"]["num_networks"] == 2
-    assert reveal["null"]["copy"] == reveal["null"]["pixels_short"] == 0.5
-    assert headline["overall"]["num_blocks"] == 10
-    assert by_level["level0"]["h1"]["reveal"]["relative_accuracy"] == 1
+def test_a_network_whose_steps_are_not_local_sees_the_four_clips_themselves() -> None:
+    network, one = Foreign(), block(1)
+    scores = score_blocks(network, [one], CPU)
+    assert torch.equal(network.seen[0], FourClips(one).frames)
+    assert scores.places == [(0, 1), (0, 2)]
+    assert scores.windows == []
+    tokens = network.encode(FourClips(one).frames)[0]
+    error = tokens[:, 1:].double().square().mean((2, 3)).numpy()
+    assert np.allclose(scores.curves[0, 1][0], error)
 
 
-def test_auroc_of_single_clips_knows_possible_from_impossible() -> None:
-    report = kind_report(made_up({(0, 1): 1.0}), (0, 1), np.ones(10, dtype=bool), seed=0)
-    assert report["auroc"] == 1
+def test_a_network_that_predicts_nothing_has_states_and_no_places() -> None:
+    scores = score_blocks(Foreign(horizons=()), [block(0), block(1)], CPU)
+    assert (scores.places, scores.windows) == ([], [])
+    assert scores.context[0].shape == (2, 2, FRAMES, 1)
+    assert choose(scores, [1]) is None
+
+
+def test_a_network_of_one_level_is_scored_at_its_horizons() -> None:
+    scores = score_blocks(small_hierarchy(1), [block(0)], CPU)
+    assert scores.places == [(0, 1), (0, 2)]
+    assert len(scores.context) == 1
+
+
+def test_a_horizon_beyond_the_clip_is_no_place() -> None:
+    model = Foreign(horizons=(1, FRAMES))
+    assert score_blocks(model, [block(0)], CPU).places == [(0, 1)]
+
+
+def test_a_surprise_that_is_no_number_is_refused_by_name() -> None:
+    model = small_hierarchy(1)
+    model.levels[0].predictor.heads["2"].bias.fill_(float("nan"))
+    with pytest.raises(InputError, match=r"\(0, 2\) of block reveal-000 is not a finite number"):
+        score_blocks(model, [block(0)], CPU)
+
+
+def test_no_blocks_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(InputError, match="no blocks to score; make a set"):
+        score_blocks(small_hierarchy(1), [], CPU)
+
+
+def test_a_violation_shows_in_the_first_frame_that_differs_after_the_hiding() -> None:
+    one = block(0)
+    assert violation_frame(one) == 11
+    one.frames[1, 11:13] = one.frames[0, 11:13]
+    assert violation_frame(one) == 13
+    one.frames[1] = one.frames[0]
+    assert violation_frame(one) is None
+    assert violation_frame(block(0, windows=TWO_WINDOWS)) == 6
 
 
 def test_padding_repeats_the_last_clip() -> None:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from worldmodel.evaluation.tables import interval, number, summary_of, table
+from worldmodel.evaluation.section_tables import interval, number, table
+from worldmodel.evaluation.tables import summary_of
 
 
 def test_table_is_markdown_with_aligned_columns() -> None:

@@ -147,9 +147,9 @@ class CutDetector:
                 self._cuts.add((start + frame) // 2)
 
     def _clear(self, frames: range) -> int:
-        """The first of these with over half of the contrast that any of them has."""
+        """The first of these with at least half of the contrast that any of them has."""
         most = max(self._contrast[frame] for frame in frames)
-        return next(frame for frame in frames if self._contrast[frame] > most / 2)
+        return next(frame for frame in frames if self._contrast[frame] >= most / 2)
 
     def _judge_stretch(self, first: int, last: int) -> None:
         """Note the stretch if it looks like a dissolve or a wipe from one scene to another."""

@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 
 from worldmodel.data import sampling
 from worldmodel.data.catalog import MAX_KEPT_SAMPLES, Catalog, open_catalog, shard_names
+from worldmodel.data.index import left_out_kinds
 from worldmodel.data.order import FixedSampler, Mixture, SetOrder, StreamSampler, fitting_window
 from worldmodel.data.quarantine import Quarantine
 from worldmodel.data.remote import ShardCache, is_url
@@ -156,6 +157,12 @@ class ClipDataModule(LightningDataModule):
         if self.val_shards is not None:
             val_sets = [self._open(self.val_shards)]
         self.train_sets, self.val_refs = train_sets, Catalog.join(val_sets)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Kinds of event that the training sets were made without, as their indices say."""
+        names = (shard.name for catalog in self.train_sets for shard in catalog.shards)
+        return left_out_kinds(name for name in names if not is_url(name))
 
     def _open(self, patterns: Patterns) -> Catalog:
         catalog, broken = open_catalog(

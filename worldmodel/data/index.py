@@ -4,7 +4,7 @@ A set is a folder with `index.json` and `{train,val,test,ood}/{clips,blocks}-NNN
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +113,20 @@ def index_sha256(root: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path} does not exist; {root} is not a finished set")
     return file_sha256(path)
+
+
+def left_out_kinds(shards: Iterable[str]) -> list[str]:
+    """Kinds of event that the sets of some shards were made without (`--leave_out`).
+
+    Args:
+        shards: local files. Where there is no readable index, nothing is known to be left out.
+    """
+    kinds: set[str] = set()
+    for root in {Path(name).absolute().parent.parent for name in shards}:
+        try:
+            arguments = read_index(root).get("arguments")
+        except InputError:
+            continue
+        left_out = arguments.get("leave_out") if isinstance(arguments, dict) else None
+        kinds |= {kind for kind in left_out or () if isinstance(kind, str)}
+    return sorted(kinds)

@@ -94,12 +94,14 @@ def loss_curves(path: Path) -> Figure | None:
     return figure
 
 
-def prediction_ratios(section: Mapping[str, Any]) -> Figure:
+def prediction_ratios(section: Mapping[str, Any]) -> Figure | None:
     """Prediction error over that of each trivial predictor, by level and horizon.
 
     Args:
-        section: the report's `prediction`.
+        section: the report's `prediction`; without any level there is nothing to show.
     """
+    if not section:
+        return None
     names = {
         "copy_ratio": "last state",
         "running_mean_ratio": "mean so far",
@@ -242,36 +244,96 @@ def surprise_block(
     return figure
 
 
-def surprise_kinds(section: Mapping[str, Any]) -> Figure:
+def surprise_kinds(section: Mapping[str, Any]) -> Figure | None:
     """Relative accuracy of every kind with its interval, beside untrained networks and chance.
 
     Args:
-        section: the report's `surprise`.
+        section: the report's `surprise`; None where it is absent.
     """
+    if "absent" in section:
+        return None
     kinds = list(section)
-    figure = _figure(max(9.0, 1.05 * len(kinds)), 3.6)
+    figure = _figure(max(9.0, 1.05 * len(kinds)), 3.8)
     axes = figure.subplots()
     x = np.arange(len(kinds))
     score = np.array([section[kind]["relative_accuracy"] for kind in kinds])
-    interval = np.array([section[kind]["ci95"] for kind in kinds])
+    ci95 = np.array([section[kind]["ci95"] for kind in kinds])
     untrained = [section[kind]["null"]["untrained"] for kind in kinds]
-    reach = np.clip(np.stack([score - interval[:, 0], interval[:, 1] - score]), 0, None)
-    axes.bar(x - 0.2, score, 0.4, color=BLUE, yerr=reach, capsize=3, label="model, 95 % interval")
+    mean = np.array([null["mean"] for null in untrained])
+    span = np.array([[null["low"], null["high"]] for null in untrained])
+
+    def reach(middle: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        return np.clip(np.stack([middle - ends[:, 0], ends[:, 1] - middle]), 0, None)
+
+    axes.bar(
+        x - 0.2,
+        score,
+        0.4,
+        color=BLUE,
+        yerr=reach(score, ci95),
+        capsize=3,
+        label="model, 95 % interval",
+    )
     axes.bar(
         x + 0.2,
-        [null["mean"] for null in untrained],
+        mean,
         0.4,
         color="0.7",
-        yerr=[null["std"] for null in untrained],
+        yerr=reach(mean, span),
         capsize=3,
-        label=f"{untrained[0]['num_networks']} untrained networks, 1 sigma",
+        label=f"{untrained[0]['num_networks']} untrained networks, their range",
     )
+    for place, null in zip(x, untrained, strict=True):
+        if null["biased"]:
+            axes.annotate("not at\nchance", (place + 0.2, 0.02), ha="center", fontsize=6)
     axes.axhline(0.5, color=BLACK, linewidth=0.8, linestyle=":", label="chance")
     axes.set_xticks(
         x, [f"{kind}\n{section[kind]['num_blocks']} blocks" for kind in kinds], fontsize=8
     )
-    axes.set(ylabel="relative accuracy", ylim=(0, 1.25), title="Impossible more surprising")
+    axes.set(
+        ylabel="relative accuracy",
+        ylim=(0, 1.25),
+        title=f"Impossible more surprising: {section[kinds[0]]['place']}",
+    )
     axes.legend(fontsize=7, ncols=3, loc="upper center")
+    return figure
+
+
+def position_ahead(section: Mapping[str, Any]) -> Figure | None:
+    """How far ahead the object's place can be read from each level's predictions.
+
+    Args:
+        section: the report's `position_ahead`; without any level there is nothing to show.
+    """
+    if not section:
+        return None
+    figure = _figure(6.4, 4.0)
+    axes = figure.subplots()
+    for number, (level, horizons) in enumerate(section.items()):
+        entries = sorted(horizons.values(), key=lambda entry: entry["horizon_frames"])
+        frames = [entry["horizon_frames"] for entry in entries]
+        colour = LEVEL_COLOURS[number % len(LEVEL_COLOURS)]
+        for line, marker, label, values in (
+            ("-", "o", "predicted", [entry["mae_px"] for entry in entries]),
+            (":", "x", "copied", [entry["null"]["copy"]["mae_px"] for entry in entries]),
+            ("--", None, "real tokens", [entry["real_tokens"]["mae_px"] for entry in entries]),
+        ):
+            axes.plot(
+                frames,
+                values,
+                line,
+                marker=marker,
+                markersize=4,
+                color=colour,
+                label=f"{level.replace('level', 'level ')}, {label}",
+            )
+    axes.set(
+        xlabel="frames ahead",
+        ylabel="mean error of the place, px",
+        title="The object's place, read from predicted tokens",
+    )
+    axes.set_ylim(0, None)
+    axes.legend(fontsize=7, ncols=len(section))
     return figure
 
 

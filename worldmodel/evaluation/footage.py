@@ -37,6 +37,11 @@ STATE_ARRAYS = (
     "amodal_area",
     "slab_box",
     "slab_screen",
+    "category",
+    "animate",
+    "contact",
+    "support",
+    "camera_pose",
 )
 
 

@@ -82,6 +82,11 @@ class DriftFit:
         parts = (inputs.level, inputs.change)
         self.moment += torch.stack([(p[:, :kept] * wanted).sum((0, 1, 2)) for p in parts], dim=-1)
 
+    def merge(self, later: "DriftFit") -> None:
+        """Take in what another fit has taken in."""
+        self.gram += later.gram
+        self.moment += later.moment
+
     def solve(self) -> None:
         """Fit the coefficients to what was taken in."""
         # A dimension that never changes has a gram of zero; the ridge, far below any real

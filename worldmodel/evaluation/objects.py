@@ -1,37 +1,19 @@
-"""Where is the object, how does it move, is it still there? Probes on context states.
-
-A step's context state has seen everything up to the last frame of the step; the truth it is asked
-for is that of this frame.
-"""
+"""What a clip really shows, frame by frame: the tracked object, all things in view, the camera."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from worldmodel.clips import Truth
 from worldmodel.evaluation.footage import Block, Footage
-from worldmodel.evaluation.nulls import Sightings, clock_features, sightings
-from worldmodel.evaluation.probes import (
-    LinearProbe,
-    MlpProbe,
-    auroc,
-    bootstrap_groups,
-    fit_ridge,
-    mean_distance,
-    r2_interval,
-    r2_score,
-)
 
-VISIBLE_FRACTION = 0.3
-MAX_SCREENS = 2
-# Fewer rows than this say nothing, and a probe cannot be fitted to them.
-MIN_ROWS = 20
+# Of what is visible at least this much shows; below it, an object is partly hidden.
+VISIBLE_FRACTION = 0.9
+# Objects that cover fewer pixels than this share of the image say too little about themselves.
+MIN_AREA_SHARE = 0.004
 PERMANENCE_KINDS = ("permanence", "reveal", "continuity")
-Rows = tuple[Tensor, np.ndarray, np.ndarray]
-"""Features `(n, F)`, targets `(n, K)`, clip of each row `(n,)`."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +23,26 @@ class Track:
     Attributes:
         position: `(T, 2)` px, x and y of its centre, also when hidden.
         inside: `(T,)` it exists and its centre is in the image.
-        visible: `(T,)` more than `VISIBLE_FRACTION` of it can be seen and its centre is in the
-            image.
-        hidden: `(T,)` none of it can be seen, though its centre is in the image.
+        visible: `(T,)` more than `VISIBLE_FRACTION` of it can be seen, and it is inside.
+        partly: `(T,)` some of it can be seen, but no more than that, and it is inside.
+        hidden: `(T,)` none of it can be seen, though it is inside.
         screens: `(T, S, 4)` boxes of the screens as shares of the frame.
     """
 
     position: np.ndarray
     inside: np.ndarray
     visible: np.ndarray
+    partly: np.ndarray
     hidden: np.ndarray
     screens: np.ndarray
+
+    @property
+    def hidden_for(self) -> np.ndarray:
+        """`(T,)`, for how many frames in a row it has been hidden, this one included."""
+        run = np.zeros(len(self.hidden), dtype=np.int64)
+        for frame, hidden in enumerate(self.hidden):
+            run[frame] = (run[frame - 1] + 1 if frame else 1) if hidden else 0
+        return run
 
 
 def is_present(truth: Truth) -> bool:
@@ -69,7 +60,7 @@ def track_of(truth: Truth) -> Track:
     screens = screens[:, state["slab_screen"] > 0]
     if not is_present(truth):
         nowhere = np.zeros(frames, dtype=bool)
-        return Track(np.zeros((frames, 2)), nowhere, nowhere, nowhere, screens)
+        return Track(np.zeros((frames, 2)), nowhere, nowhere, nowhere, nowhere, screens)
     tracked = int(state["tracked"])
     position = state["image_position"][:, tracked].astype(np.float64)
     inside = np.all((position >= 0) & (position < [width, height]), axis=1)
@@ -78,256 +69,20 @@ def track_of(truth: Truth) -> Track:
         position,
         inside,
         inside & (fraction > VISIBLE_FRACTION),
+        inside & (fraction > 0) & (fraction <= VISIBLE_FRACTION),
         inside & (fraction == 0) & (area > 0),
         screens,
     )
 
 
-@dataclass
-class ObjectSamples:
-    """Event clips of one split: truth of the tracked object and context states of several networks.
-
-    Attributes:
-        spans: frames per step of each level.
-        fps: frames per second of the clips.
-        tracks: per clip.
-        behind: per clip `(T,)`: the tracked object, where it exists, is wholly behind the screen.
-        present: per clip: it exists.
-        context: per network and level `(n, T_l, N_l * W_l)`.
-    """
-
-    spans: Sequence[int]
-    fps: float
-    tracks: list[Track] = field(default_factory=list)
-    behind: list[np.ndarray] = field(default_factory=list)
-    present: list[bool] = field(default_factory=list)
-    context: dict[str, list[list[Tensor]]] = field(default_factory=dict)
-    _known: dict[int, list[Sightings]] = field(default_factory=dict)
-
-    def add_truth(self, clips: Sequence[Footage]) -> list[int]:
-        """Take in the event clips among some clips and return their places there."""
-        places = [n for n, clip in enumerate(clips) if int(clip.truth.state["tracked"]) >= 0]
-        for place in places:
-            clip = clips[place]
-            self.tracks.append(track_of(clip.truth))
-            self.present.append(bool(clip.metadata.get("present", is_present(clip.truth))))
-            behind = np.zeros(len(clip.frames), dtype=bool)
-            if clip.metadata["kind"] in PERMANENCE_KINDS and "hidden_frames" in clip.metadata:
-                start, stop = clip.metadata["hidden_frames"]
-                source = np.arange(len(clip.frames)) * clip.frame_stride
-                behind = (source >= start) & (source < stop)
-            self.behind.append(behind)
-        return places
-
-    def add_context(self, network: str, context: Sequence[Tensor], places: Sequence[int]) -> None:
-        """Take in a network's context states `(n, T_l, N_l, W_l)` of the clips at `places`."""
-        levels = self.context.setdefault(network, [[] for _ in self.spans])
-        for level, states in enumerate(context):
-            if places:
-                levels[level].append(states[list(places)].flatten(2))
-
-    def states(self, network: str, level: int) -> Tensor:
-        """All context states of a level, `(n, T_l, N_l * W_l)`."""
-        levels = self.context[network]
-        # Joined once: level 0 of a few hundred clips is some 200 MB.
-        levels[level] = [torch.cat(levels[level])]
-        return levels[level][0]
-
-    def ends(self, level: int) -> np.ndarray:
-        """The last frame of each step of a level."""
-        span = self.spans[level]
-        return np.arange(len(self.behind[0]) // span) * span + span - 1
-
-    def sightings(self, level: int) -> list[Sightings]:
-        """What could be written down of each clip's object without a model."""
-        if len(self._known.get(level, [])) != len(self.tracks):
-            span = self.spans[level]
-            self._known[level] = [
-                sightings(track.position, track.visible, span) for track in self.tracks
-            ]
-        return self._known[level]
-
-    def mask(self, part: str, level: int) -> np.ndarray:
-        """Steps `(n, T_l)` that count as `visible`, `hidden`, `moving` or `behind`.
-
-        Visible and hidden only where the object was seen before, so that all nulls have a place to
-        start from; moving where it is visible now and one frame before.
-        """
-        if not self.tracks:
-            return np.zeros((0, 0), dtype=bool)
-        if part == "behind":
-            wanted = np.stack(self.behind)
-        elif part == "moving":
-            visible = np.stack([track.visible for track in self.tracks])
-            wanted = np.zeros_like(visible)
-            wanted[:, 1:] = visible[:, 1:] & visible[:, :-1]
-        else:
-            seen = np.stack([known.seen for known in self.sightings(level)])
-            wanted = seen & np.stack([getattr(track, part) for track in self.tracks])
-        return wanted[:, self.ends(level)]
-
-    def targets(self, part: str, level: int) -> np.ndarray:
-        """What the probe of a part must say at each step, `(n, T_l, K)`."""
-        if part == "behind":
-            sign = np.where(self.present, 1.0, -1.0)[:, None, None]
-            return np.broadcast_to(sign, (len(sign), len(self.ends(level)), 1))
-        position = np.stack([track.position for track in self.tracks])
-        if part == "moving":
-            position = np.diff(position, axis=1, prepend=position[:, :1]) * self.fps
-        return position[:, self.ends(level)]
-
-    def rows(self, network: str, part: str, level: int) -> Rows:
-        """Features, targets and clips of all steps of a part."""
-        mask = self.mask(part, level)
-        clips, steps = np.nonzero(mask)
-        if not len(clips):
-            return torch.zeros(0, 1), np.zeros((0, 1)), clips
-        states = self.states(network, level)[torch.from_numpy(mask)]
-        return states, self.targets(part, level)[clips, steps], clips
-
-    def clock(self, part: str, level: int) -> tuple[Tensor, np.ndarray]:
-        """Clock features and targets of all steps of a part."""
-        mask = self.mask(part, level)
-        frames, ends = len(self.behind[0]), self.ends(level)
-        features = np.stack(
-            [clock_features(frames, track.screens, MAX_SCREENS)[ends] for track in self.tracks]
-        )
-        return torch.from_numpy(features[mask]), self.targets(part, level)[mask]
-
-
-Splits = tuple[ObjectSamples, ObjectSamples, ObjectSamples]
-"""Training, validation and test clips."""
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """The linear probe that validation chose, and the level it reads."""
-
-    level: int
-    probe: LinearProbe
-
-
-def choose_decoder(
-    splits: Splits, network: str, part: str, levels: Sequence[int]
-) -> Decoder | None:
-    """Fit a probe on every level and keep the one with the best r2 on validation clips.
-
-    None where a split has too few rows to fit or to choose.
-    """
-    best, chosen = -np.inf, None
-    for level in levels:
-        train, val, test = (split.rows(network, part, level) for split in splits)
-        if min(len(train[1]), len(val[1]), len(test[1])) < MIN_ROWS:
-            continue
-        probe, _ = fit_ridge(train[:2], val[:2])
-        score = r2_score(probe(val[0]), val[1])
-        if score > best:
-            best, chosen = score, Decoder(level, probe)
-    return chosen
-
-
-def absent(reason: str) -> dict[str, str]:
-    """A section that could not be measured, and why."""
-    return {"absent": reason}
-
-
-def position_section(splits: Splits, part: str, seed: int) -> tuple[dict, Decoder | None]:
-    """`position.visible` or `position.hidden`, and the decoder behind it.
-
-    Args:
-        splits: with the context states of the networks `model` and `untrained`.
-        part: visible or hidden.
-        seed: of the small MLP.
-    """
-    test = splits[2]
-    decoder = choose_decoder(splits, "model", part, range(len(test.spans)))
-    if decoder is None:
-        return absent(f"fewer than {MIN_ROWS} steps with the tracked object {part}"), None
-    level = decoder.level
-    states, true, clips = test.rows("model", part, level)
-    train, val = (split.rows("model", part, level)[:2] for split in splits[:2])
-
-    def scores(predicted: np.ndarray) -> dict[str, float]:
-        return {"r2": r2_score(predicted, true), "mae_px": mean_distance(predicted, true)}
-
-    predicted = decoder.probe(states)
-    mask, ends = test.mask(part, level), test.ends(level)
-    known = test.sightings(level)
-    untrained = choose_decoder(splits, "untrained", part, [level])
-    assert untrained is not None, "the untrained network has the same rows as the model"
-    clock = fit_ridge(splits[0].clock(part, level), splits[1].clock(part, level))[0]
-    section = {
-        **scores(predicted),
-        "ci95_r2": r2_interval(predicted, true, clips),
-        "num_frames": len(true),
-        "num_clips": len(np.unique(clips)),
-        "level": level,
-        "mlp": scores(MlpProbe(train, val, hidden=64, seed=seed)(states)),
-        "null": {
-            "untrained": scores(untrained.probe(test.rows("untrained", part, level)[0])),
-            "copy_last_seen": scores(np.stack([each.last for each in known])[:, ends][mask]),
-            "constant_velocity": scores(
-                np.stack([each.extrapolated for each in known])[:, ends][mask]
-            ),
-            "clock": scores(clock(test.clock(part, level)[0])),
-        },
-    }
-    return section, decoder
-
-
-def velocity_section(splits: Splits) -> dict:
-    """`velocity`: px/s of the visible tracked object in the image, over the last two frames."""
-    decoder = choose_decoder(splits, "model", "moving", range(len(splits[2].spans)))
-    if decoder is None:
-        return absent(f"fewer than {MIN_ROWS} steps with the tracked object visible")
-    level = decoder.level
-    states, true, clips = splits[2].rows("model", "moving", level)
-    predicted = decoder.probe(states)
-    untrained = choose_decoder(splits, "untrained", "moving", [level])
-    assert untrained is not None, "the untrained network has the same rows as the model"
-    guess = untrained.probe(splits[2].rows("untrained", "moving", level)[0])
-    return {
-        "r2": r2_score(predicted, true),
-        "mae_px_per_second": mean_distance(predicted, true),
-        "ci95_r2": r2_interval(predicted, true, clips),
-        "num_frames": len(true),
-        "num_clips": len(np.unique(clips)),
-        "level": level,
-        "null": {
-            "untrained": {
-                "r2": r2_score(guess, true),
-                "mae_px_per_second": mean_distance(guess, true),
-            }
-        },
-    }
-
-
-@dataclass(frozen=True)
-class HiddenWorlds:
-    """Pairs of worlds, one with and one without the object, while their frames are equal.
-
-    Attributes:
-        present: per block, whether the object exists in A and in B.
-        windows: per block `(T,)`, frames equal to the bit in both.
-        context: per network and level `(num_blocks, 2, T_l, F)`.
-        spans: frames per step of each level.
-    """
-
-    present: np.ndarray
-    windows: np.ndarray
-    context: dict[str, list[Tensor]]
-    spans: Sequence[int]
-
-    def rows(self, network: str, level: int) -> Rows:
-        """Context states of both worlds at the steps that end in a window; targets +1 and -1."""
-        span = self.spans[level]
-        states = self.context[network][level]
-        ends = np.arange(states.shape[2]) * span + span - 1
-        differ = self.present[:, 0] != self.present[:, 1]
-        blocks, steps = np.nonzero(self.windows[:, ends] & differ[:, None])
-        pairs = states[blocks, :, steps]
-        sign = np.where(self.present[blocks], 1.0, -1.0)
-        return pairs.flatten(0, 1), sign.reshape(-1, 1), np.repeat(blocks, 2)
+def behind_screen(clip: Footage) -> np.ndarray:
+    """`(T,)`: the object of a clip is, or where it does not exist would be, behind the screen."""
+    behind = np.zeros(len(clip.frames), dtype=bool)
+    if clip.metadata["kind"] in PERMANENCE_KINDS and "hidden_frames" in clip.metadata:
+        start, stop = clip.metadata["hidden_frames"]
+        source = np.arange(len(clip.frames)) * clip.frame_stride
+        behind = (source >= start) & (source < stop)
+    return behind
 
 
 def hidden_windows(block: Block) -> np.ndarray:
@@ -338,48 +93,107 @@ def hidden_windows(block: Block) -> np.ndarray:
     return inside
 
 
-def permanence_section(train: ObjectSamples, val: HiddenWorlds, test: HiddenWorlds) -> dict:
-    """`permanence`: is the object behind the screen? Asked where no frame can tell.
+@dataclass(frozen=True)
+class Things:
+    """Objects in full view at some frames, one row for each object and frame.
 
-    Args:
-        train: training clips of single worlds, with and without the object.
-        val: blocks that choose strength and level.
-        test: blocks that are reported on.
+    Attributes:
+        clip: `(R,)` number of the clip among those given.
+        frame: `(R,)`.
+        place: `(R, 2)` of the centre, x and y as shares of the frame, 0 to 1.
+        category: `(R,)` index into `worldmodel.world.forms.CATEGORIES`.
+        animate: `(R,)` moves by itself.
+        supported: `(R,)` something carries it.
+        touching: `(R,)` it touches another object, or a slab such as a platform.
     """
 
-    def fit(network: str, levels: Sequence[int]) -> Decoder | None:
-        best, chosen = -np.inf, None
-        for level in levels:
-            rows = train.rows(network, "behind", level)[:2]
-            held = val.rows(network, level)[:2]
-            if min(len(rows[1]), len(held[1])) < MIN_ROWS or len(np.unique(rows[1])) < 2:
-                continue
-            probe, _ = fit_ridge(rows, held)
-            score = float((probe(held[0]) * held[1] > 0).mean())
-            if score > best:
-                best, chosen = score, Decoder(level, probe)
-        return chosen
+    clip: np.ndarray
+    frame: np.ndarray
+    place: np.ndarray
+    category: np.ndarray
+    animate: np.ndarray
+    supported: np.ndarray
+    touching: np.ndarray
 
-    def scores(network: str, decoder: Decoder) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-        states, sign, blocks = test.rows(network, decoder.level)
-        guess = decoder.probe(states)
-        right = (guess * sign > 0)[:, 0].astype(np.float64)
-        values = {"accuracy": float(right.mean()), "auroc": auroc(guess[:, 0], sign[:, 0] > 0)}
-        return values, right, blocks
+    def __len__(self) -> int:
+        return len(self.clip)
 
-    decoder = fit("model", range(len(train.spans)))
-    if decoder is None or len(test.rows("model", decoder.level)[1]) < MIN_ROWS:
-        return absent(f"fewer than {MIN_ROWS} steps with the object's whereabouts hidden")
-    values, right, blocks = scores("model", decoder)
-    null = fit("untrained", [decoder.level])
-    assert null is not None, "the untrained network has the same rows as the model"
-    return {
-        **values,
-        "ci95_accuracy": bootstrap_groups(
-            right, np.ones_like(right), blocks, lambda total, count: total / count
-        ),
-        "num_steps": len(right),
-        "num_blocks": len(np.unique(blocks)),
-        "level": decoder.level,
-        "null": {"untrained": scores("untrained", null)[0]},
-    }
+    @classmethod
+    def join(cls, parts: Sequence["Things"], clips: Sequence[int]) -> "Things":
+        """One table of several; clip numbers go on from part to part.
+
+        Args:
+            parts: at least one.
+            clips: how many clips each of them is about.
+        """
+        starts = np.cumsum([0, *clips])
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("frame", "place", "category", "animate", "supported", "touching")
+        }
+        numbers = [part.clip + start for part, start in zip(parts, starts, strict=False)]
+        return cls(clip=np.concatenate(numbers), **columns)
+
+    def tokens(self, grid: tuple[int, int]) -> np.ndarray:
+        """`(R,)`, the token of a grid of rows and columns that shows each object's centre."""
+        column = np.minimum((self.place[:, 0] * grid[1]).astype(np.int64), grid[1] - 1)
+        row = np.minimum((self.place[:, 1] * grid[0]).astype(np.int64), grid[0] - 1)
+        return row * grid[1] + column
+
+
+def things_in_view(truths: Sequence[Truth], frames: np.ndarray) -> Things:
+    """All objects in full view at some frames of some clips."""
+    rows = [_things_of(number, truth, frames) for number, truth in enumerate(truths)]
+    return Things(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+def _things_of(number: int, truth: Truth, frames: np.ndarray) -> tuple[Any, ...]:
+    state = truth.state
+    _, height, width = truth.depth.shape
+    place = state["image_position"][frames] / np.array([width, height])
+    shown = state["visible_fraction"][frames] * state["amodal_area"][frames]
+    seen = (
+        (state["visible_fraction"][frames] > VISIBLE_FRACTION)
+        & (shown >= MIN_AREA_SHARE * width * height)
+        & np.all((place >= 0) & (place < 1), axis=2)
+        & (state["present"] > 0)
+    )
+    row, slot = np.nonzero(seen)
+    frame = frames[row]
+    return (
+        np.full(len(row), number),
+        frame,
+        place[row, slot].astype(np.float64),
+        state["category"][slot].astype(np.int64),
+        state["animate"][slot] > 0,
+        (state["support"][frame, slot] > 0).any(1),
+        # The last column is floor or wall, which nearly everything touches.
+        (state["contact"][frame, slot, :-1] > 0).any(1),
+    )
+
+
+def camera_velocity(truth: Truth, frames: np.ndarray, fps: float) -> np.ndarray:
+    """How the camera moved since the frame before.
+
+    Args:
+        truth: of one clip.
+        frames: at which it is asked, from 1 on.
+        fps: frames per second.
+
+    Returns:
+        `(len(frames), 6)`: m/s along the camera's right, down and forward, then rad/s about them.
+    """
+    pose = truth.state["camera_pose"].astype(np.float64)
+    now, before = pose[frames], pose[frames - 1]
+    axes = now[:, :, :3]
+    moved = np.einsum("tij,ti->tj", axes, now[:, :, 3] - before[:, :, 3])
+    turn = np.einsum("tki,tkj->tij", before[:, :, :3], axes)
+    # Of a small turn the antisymmetric part holds the angle about each axis.
+    about = np.stack(
+        [
+            turn[:, 2, 1] - turn[:, 1, 2],
+            turn[:, 0, 2] - turn[:, 2, 0],
+            turn[:, 1, 0] - turn[:, 0, 1],
+        ]
+    )
+    return np.concatenate([moved, about.T / 2], axis=1) * fps

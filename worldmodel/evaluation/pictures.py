@@ -10,14 +10,55 @@ import torch
 from matplotlib.figure import Figure
 
 from worldmodel.evaluation import figures
-from worldmodel.evaluation.depth import DepthProbe, DepthSamples, as_map
+from worldmodel.evaluation.card_figure import card_figure
+from worldmodel.evaluation.depth import DepthPictures
 from worldmodel.evaluation.footage import Block
-from worldmodel.evaluation.network import Place
-from worldmodel.evaluation.objects import Decoder, ObjectSamples
-from worldmodel.evaluation.surprise import BlockScores, splice_frames
+from worldmodel.evaluation.observe import CONTEXT
+from worldmodel.evaluation.samples import Samples
+from worldmodel.evaluation.surprise import BlockScores, Choice, splice_frames
+from worldmodel.evaluation.whereabouts import Whereabouts
 
-NUM_FRAMES = 6
 NUM_CLIPS = 4
+
+
+@dataclass(frozen=True)
+class HiddenClip:
+    """A clip whose tracked object is hidden for a time, and where a probe says that it is.
+
+    Attributes:
+        key: of its sample.
+        true: `(T,)` px, x of its centre, NaN outside of the image: nothing anyone could know.
+        hidden: `(T,)`.
+        frames: at which the probe was asked, `decoded` what it said, px.
+        level: whose context state it read.
+    """
+
+    key: str
+    true: np.ndarray
+    hidden: np.ndarray
+    frames: np.ndarray
+    decoded: np.ndarray
+    level: int
+
+    @classmethod
+    def of(cls, key: str, samples: Samples, number: int, found: Whereabouts) -> "HiddenClip":
+        """One of some clips; nothing is decoded where there is no probe."""
+        track = samples.tracks[number]
+        true = np.where(track.inside, track.position[:, 0], np.nan)
+        name = "hidden" if "hidden" in found.levels else "visible"
+        level = found.levels.get(name, 0)
+        ends = samples.ends(level)
+        shown = (track.hidden | track.visible | track.partly)[ends]
+        decoded = np.zeros(0)
+        if name in found.levels:
+            states = samples.states(CONTEXT, level)[number][torch.from_numpy(shown)]
+            decoded = found.probes[name, CONTEXT, level](states)[:, 0]
+        return cls(key, true, track.hidden, ends[shown][: len(decoded)], decoded, level)
+
+    @classmethod
+    def longest(cls, clips: Sequence["HiddenClip"]) -> list["HiddenClip"]:
+        """The `NUM_CLIPS` in which the object is hidden longest, of equals the first."""
+        return sorted(clips, key=lambda clip: -int(clip.hidden.sum()))[:NUM_CLIPS]
 
 
 @dataclass(frozen=True)
@@ -25,61 +66,45 @@ class Shown:
     """What pictures are made of, all from the test split.
 
     Attributes:
-        depth: single frames; `depth_probe` reads them.
-        objects: event clips; `decoders` read them, by `visible` and `hidden`.
-        blocks: with `scores` in the same order.
+        depth: single frames with true and probed maps.
+        hidden: clips of `HiddenClip.longest`.
+        blocks: the one to show, if any; `scores` of all blocks.
+        choice: where the headline is; None where nothing is predicted.
+        spans: frames per step of each level.
+        fps: frames per second.
     """
 
-    depth: DepthSamples
-    depth_probe: DepthProbe
-    objects: ObjectSamples
-    decoders: Mapping[str, Decoder | None]
+    depth: DepthPictures
+    hidden: Sequence[HiddenClip]
     blocks: Sequence[Block]
     scores: BlockScores
+    choice: Choice | None
+    spans: Sequence[int]
+    fps: float
 
 
-def depth_figure(samples: DepthSamples, probe: DepthProbe) -> Figure:
-    """`NUM_FRAMES` frames evenly spread over the split."""
-    metres, _, _ = samples.truth()
-    chosen = np.linspace(0, len(metres) - 1, NUM_FRAMES).astype(int)
-    probed = probe(samples.features("model"))
-    return figures.depth_strip(
-        torch.cat(samples.frames)[chosen],
-        as_map(metres[chosen], samples.grid),
-        as_map(probed[chosen], samples.grid),
+def position_figure(shown: Shown) -> Figure | None:
+    """Where the object is said to be while nothing of it can be seen."""
+    clips = [clip for clip in shown.hidden if len(clip.decoded)]
+    if not clips:
+        return None
+    return figures.hidden_position(
+        [clip.true for clip in clips],
+        [clip.hidden for clip in clips],
+        [(clip.frames, clip.decoded) for clip in clips],
+        shown.fps,
+        clips[0].level,
     )
 
 
-def position_figure(
-    objects: ObjectSamples, decoders: Mapping[str, Decoder | None]
-) -> Figure | None:
-    """The `NUM_CLIPS` clips in which the object is hidden longest, of equals the first."""
-    decoder = decoders["hidden"] or decoders["visible"]
-    if decoder is None or not objects.tracks:
+def block_figure(shown: Shown) -> Figure | None:
+    """The first `reveal` block of the split, at the best single place of validation."""
+    if not shown.blocks or shown.choice is None:
         return None
-    lengths = [-int(track.hidden.sum()) for track in objects.tracks]
-    chosen = np.argsort(lengths, kind="stable")[:NUM_CLIPS]
-    ends = objects.ends(decoder.level)
-    states = objects.states("model", decoder.level)
-    decoded = []
-    for clip in chosen:
-        shown = (objects.tracks[clip].hidden | objects.tracks[clip].visible)[ends]
-        decoded.append((ends[shown], decoder.probe(states[clip][torch.from_numpy(shown)])[:, 0]))
-    tracks = [objects.tracks[clip] for clip in chosen]
-    # Where the object has left the image its place is nothing anyone could know.
-    true = [np.where(track.inside, track.position[:, 0], np.nan) for track in tracks]
-    hidden = [track.hidden for track in tracks]
-    return figures.hidden_position(true, hidden, decoded, objects.fps, decoder.level)
-
-
-def block_figure(
-    blocks: Sequence[Block], scores: BlockScores, place: Place, span: int, fps: float
-) -> Figure:
-    """The first `reveal` block of the split, or else the first block, at the headline's place."""
-    kinds = [block.kind for block in blocks]
-    number = kinds.index("reveal") if "reveal" in kinds else 0
-    block, curves = blocks[number], scores.curves[place][number]
-    level, horizon = place
+    block, fps = shown.blocks[0], shown.fps
+    level, horizon = shown.choice.place
+    curves = shown.scores.curves[level, horizon][shown.scores.keys.index(block.key)]
+    span = shown.spans[level]
     steps = np.arange(curves.shape[1]) + horizon
     splices = splice_frames(block.windows, 1) or ()
     return figures.surprise_block(
@@ -100,16 +125,16 @@ def write_pictures(folder: Path, report: Mapping[str, Any], shown: Shown, metric
         shown: what they are made of.
         metrics: the run's `metrics.csv`; without one there are no loss curves.
     """
-    headline = report["surprise"]["overall"]
-    place = headline["level"], headline["horizon"]
-    spans, fps = shown.objects.spans, shown.objects.fps
+    depth = shown.depth
     pictures = {
+        "report_card": card_figure(report["card"]),
         "loss_curves": figures.loss_curves(metrics),
-        "prediction_ratios": figures.prediction_ratios(report["prediction"]),
-        "depth_strip": depth_figure(shown.depth, shown.depth_probe),
-        "hidden_position": position_figure(shown.objects, shown.decoders),
-        "surprise_block": block_figure(shown.blocks, shown.scores, place, spans[place[0]], fps),
+        "prediction_ratios": figures.prediction_ratios(report.get("prediction", {})),
+        "depth_strip": figures.depth_strip(depth.frames, depth.true, depth.probed),
+        "hidden_position": position_figure(shown),
+        "surprise_block": block_figure(shown),
         "surprise_kinds": figures.surprise_kinds(report["surprise"]),
+        "position_ahead": figures.position_ahead(report.get("position_ahead", {})),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in pictures.items():

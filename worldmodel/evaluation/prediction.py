@@ -31,7 +31,7 @@ class PredictionErrors:
     def __init__(
         self, dims: Sequence[int], horizons: Sequence[Sequence[int]], spans: Sequence[int]
     ) -> None:
-        self.spans = list(spans)
+        self.dims, self.horizons, self.spans = list(dims), list(horizons), list(spans)
         self.fits = {
             (level, horizon): DriftFit(dim, horizon)
             for level, dim in enumerate(dims)
@@ -49,6 +49,22 @@ class PredictionErrors:
             for (level, _), fit in self.fits.items():
                 if level == number:
                     fit.add(inputs, products)
+
+    def blank(self) -> "PredictionErrors":
+        """The same predictors with nothing taken in: what a chunk of clips is added to."""
+        fresh = PredictionErrors(self.dims, self.horizons, self.spans)
+        for place, fit in self.fits.items():
+            fresh.fits[place].coefficients = fit.coefficients
+        return fresh
+
+    def merge(self, later: "PredictionErrors") -> None:
+        """Take in what another has taken in."""
+        self.clips += later.clips
+        for place, fit in later.fits.items():
+            self.fits[place].merge(fit)
+            self.counts[place] += later.counts[place]
+            for name, value in later.sums[place].items():
+                self.sums[place][name] += value
 
     def solve(self) -> None:
         """Fit the drift predictor to the training clips."""

@@ -5,7 +5,7 @@ depend on the order or grouping of its rows beyond rounding, and there is nothin
 strength, which validation rows choose.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,31 +49,31 @@ class Moments:
     """
 
     def __init__(self, num_features: int, num_targets: int) -> None:
-        self.count = 0
+        self.count = 0.0
         size = num_features + num_targets
         self.num_features = num_features
         self.total = torch.zeros(size, dtype=torch.float64)
         self.second = torch.zeros(num_features, size, dtype=torch.float64)
 
-    def add(self, features: Tensor, targets: np.ndarray) -> None:
-        """Take in `(n, F)` features and `(n, K)` targets."""
+    def add(self, features: Tensor, targets: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Take in `(n, F)` features and `(n, K)` targets, each row counted `weights` times."""
         wanted = torch.from_numpy(np.asarray(targets, dtype=np.float64))
+        counts = None if weights is None else torch.from_numpy(np.asarray(weights, np.float64))
         for start in range(0, len(features), ROWS_PER_STEP):
             part = slice(start, start + ROWS_PER_STEP)
             rows = features[part].double()
             both = torch.cat([rows, wanted[part]], dim=1)
-            self.count += len(rows)
-            self.total += both.sum(0)
-            self.second += rows.T @ both
+            weighted = both if counts is None else both * counts[part, None]
+            self.count += len(rows) if counts is None else float(counts[part].sum())
+            self.total += weighted.sum(0)
+            self.second += rows.T @ weighted
 
     def solve(self, strengths: Sequence[float]) -> list[LinearProbe]:
         """Ridge solutions on standardised features; the intercept is not penalised."""
         width = self.num_features
         mean = self.total / self.count
         covariance = self.second / self.count - torch.outer(mean[:width], mean)
-        variance = covariance[:, :width].diagonal().clone()
-        # A feature that never varies gets no weight instead of an infinite one.
-        scale = torch.where(variance > 1e-12 * variance.max(), variance, torch.inf).rsqrt()
+        scale = inverse_deviation(covariance[:, :width].diagonal())
         gram = covariance[:, :width] * scale * scale[:, None]
         moment = covariance[:, width:] * scale[:, None]
         probes = []
@@ -84,6 +84,34 @@ class Moments:
             weight = torch.cholesky_solve(moment, factor) * scale[:, None]
             probes.append(LinearProbe(weight, mean[width:] - mean[:width] @ weight, strength))
         return probes
+
+
+def inverse_deviation(variance: Tensor) -> Tensor:
+    """One over the standard deviation; 0 for a feature that never varies, not infinity."""
+    return torch.where(variance > 1e-12 * variance.max(), variance, torch.inf).rsqrt()
+
+
+def solve_few(
+    features: Tensor, targets: np.ndarray, strengths: Sequence[float]
+) -> list[LinearProbe]:
+    """The same solutions as `Moments.solve`, from fewer rows than features: in their own space.
+
+    With Z the standardised features of n rows, (ZᵀZ/n + s)⁻¹ Zᵀy/n = Zᵀ (ZZᵀ/n + s)⁻¹ y/n.
+    """
+    rows, wanted = features.double(), torch.from_numpy(np.asarray(targets, dtype=np.float64))
+    mean, centre = rows.mean(0), wanted.mean(0)
+    scale = inverse_deviation((rows - mean).square().mean(0))
+    standard = (rows - mean) * scale
+    gram = standard @ standard.T / len(rows)
+    probes = []
+    for strength in strengths:
+        ridged = gram.clone()
+        ridged.diagonal().add_(strength)
+        factor = torch.linalg.cholesky(ridged)
+        inner = torch.cholesky_solve(wanted - centre, factor) / len(rows)
+        weight = (standard.T @ inner) * scale[:, None]
+        probes.append(LinearProbe(weight, centre - mean @ weight, strength))
+    return probes
 
 
 def fit_ridge(
@@ -101,12 +129,50 @@ def fit_ridge(
     Returns:
         The probe, and its mean squared error on the validation rows.
     """
-    moments = Moments(train[0].shape[1], train[1].shape[1])
-    moments.add(*train)
-    probes = moments.solve(strengths)
-    errors = [float(np.mean((probe(val[0]) - val[1]) ** 2)) for probe in probes]
-    best = min(range(len(probes)), key=lambda i: (errors[i], -probes[i].strength))
-    return probes[best], errors[best]
+    found = fit_ridges((train[0], {"": train[1]}), (val[0], {"": val[1]}), strengths=strengths)
+    return found[""]
+
+
+def fit_ridges(
+    train: tuple[Tensor, Mapping[str, np.ndarray]],
+    val: tuple[Tensor, Mapping[str, np.ndarray]],
+    weights: Mapping[str, np.ndarray] | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+) -> dict[str, tuple[LinearProbe, float]]:
+    """Linear probes for several questions about the same rows; one factorisation answers all.
+
+    Args:
+        train: features `(n, F)`, and for each question targets `(n, K)`.
+        val: the same for the rows that choose each question's strength.
+        weights: how often each training row counts, per question that is weighted; such a question
+            needs moments of its own.
+        strengths: ridge strengths to choose from; ties go to the stronger.
+
+    Returns:
+        Per question the probe and its mean squared error on the validation rows.
+    """
+    weights = weights or {}
+    plain = [name for name in train[1] if name not in weights]
+    groups = ([plain] if plain else []) + [[name] for name in weights]
+    found = {}
+    for names in groups:
+        widths = [train[1][name].shape[1] for name in names]
+        targets = np.concatenate([train[1][name] for name in names], axis=1)
+        if len(train[0]) < train[0].shape[1] and names[0] not in weights:
+            solutions = solve_few(train[0], targets, strengths)
+        else:
+            moments = Moments(train[0].shape[1], sum(widths))
+            moments.add(train[0], targets, weights.get(names[0]))
+            solutions = moments.solve(strengths)
+        guesses = [probe(val[0]) for probe in solutions]
+        for name, stop in zip(names, np.cumsum(widths), strict=True):
+            part = slice(int(stop) - train[1][name].shape[1], int(stop))
+            errors = [float(np.mean((guess[:, part] - val[1][name]) ** 2)) for guess in guesses]
+            best = min(range(len(errors)), key=lambda i: (errors[i], -strengths[i]))
+            probe = solutions[best]
+            own = LinearProbe(probe.weight[:, part], probe.bias[part], probe.strength)
+            found[name] = (own, errors[best])
+    return found
 
 
 class MlpProbe:
@@ -195,25 +261,6 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     below = np.searchsorted(low, high, side="left").sum()
     equal = np.searchsorted(low, high, side="right").sum() - below
     return float((below + 0.5 * equal) / (len(high) * len(low)))
-
-
-def depth_scores(predicted: np.ndarray, true: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """The usual depth metrics without any alignment, on the cells that are `valid`.
-
-    Eigen et al. 2014 (https://arxiv.org/abs/1406.2283), section 4: root of the mean squared error
-    in metres; mean of |error| / truth; share of cells within a factor of 1.25 of the truth.
-
-    Args:
-        predicted: metres, positive.
-        true: metres, positive where `valid`.
-        valid: which cells count.
-    """
-    guess, truth = predicted[valid], true[valid]
-    return {
-        "rmse_m": float(np.sqrt(np.mean((guess - truth) ** 2))),
-        "abs_rel": float(np.mean(np.abs(guess - truth) / truth)),
-        "delta1": float(np.mean(np.maximum(guess / truth, truth / guess) < 1.25)),
-    }
 
 
 def bootstrap_groups(

@@ -1,154 +1,326 @@
-"""Does a slow level see farther? One coarse step against many fine ones.
+"""How far ahead can the object's place be read from what a level predicts?
 
-The tracked object's place is read from predicted tokens by a linear probe fitted on real ones,
-after the level-0 predictor has run on its own predictions frame by frame, and after a slow level
-has predicted the same moment directly.
+Linear probes that were fitted on real tokens read the tracked object's place from predicted ones:
+at every horizon of every level, and after predictors have run on their own predictions. A slow
+level takes one large step where level 0 takes many small ones.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from worldmodel.evaluation.network import CHUNK, levels_of, predict_level
-from worldmodel.evaluation.objects import Decoder, Splits, Track, choose_decoder
-from worldmodel.evaluation.probes import mean_distance
-from worldmodel.models.hierarchy import Hierarchy
+from worldmodel.evaluation.network import LevelShape, Network, levels_of, predict_level
+from worldmodel.evaluation.objects import Track
+from worldmodel.evaluation.observe import MODEL, TOKENS, Observation, device_of
+from worldmodel.evaluation.probes import (
+    LinearProbe,
+    mean_distance,
+    r2_interval,
+    r2_score,
+)
+from worldmodel.evaluation.samples import extend
+from worldmodel.evaluation.states import asked_steps, flat_states
+from worldmodel.evaluation.whereabouts import MIN_ROWS, Whereabouts
 
-STARTS_PER_CLIP = 2
-MIN_GAP_FRAMES = 4
+GAPS = (4, 8, 16, 32)
+"""Frames ahead at which routes are compared, as far as a clip reaches."""
+HEAD = "visible"
 
 
-def direct_routes(
-    spans: Sequence[int], horizons: Sequence[Sequence[int]]
-) -> dict[int, tuple[int, int]]:
-    """For each gap in frames that a slow level spans in one prediction: the slowest such level.
+def token_heads(found: Whereabouts) -> dict[int, LinearProbe]:
+    """Per level the probe that reads the place of a visible object from a step's real tokens."""
+    return {
+        level: probe
+        for (name, source, level), probe in found.probes.items()
+        if name == HEAD and source == TOKENS
+    }
+
+
+# --- Every horizon of every level ----------------------------------------------------------------
+
+
+@dataclass
+class AheadAnswers:
+    """Places read from predicted tokens, from the last real ones, and from those that came true.
+
+    Attributes:
+        rows: per level and horizon `(n, 8)`: x and y, px, in truth, prediction, copy and real.
+        clips: whose rows they are.
+    """
+
+    rows: dict[tuple[int, int], list[np.ndarray]] = field(default_factory=dict)
+    clips: dict[tuple[int, int], list[np.ndarray]] = field(default_factory=dict)
+    num_clips: int = 0
+
+    def merge(self, later: "AheadAnswers") -> None:
+        """Take in the answers about the clips that follow."""
+        extend(self.rows, later.rows)
+        for place, parts in later.clips.items():
+            self.clips.setdefault(place, []).extend(part + self.num_clips for part in parts)
+        self.num_clips += later.num_clips
+
+
+def answer_ahead(
+    levels: Sequence[LevelShape], heads: Mapping[int, LinearProbe], seen: Observation
+) -> AheadAnswers:
+    """Read places from what the model predicted of some test clips.
+
+    Asked where the object has been seen by step τ and is in full view at step τ + h.
+    """
+    answers = AheadAnswers(num_clips=len(seen))
+    tokens, _, predicted = seen.outputs[MODEL]
+    num_frames = len(seen.tracks[0].visible)
+    visible = np.stack([track.visible for track in seen.tracks])
+    been_seen = np.logical_or.accumulate(visible, axis=1)
+    position = np.stack([track.position for track in seen.tracks])
+    for level, shape in enumerate(levels):
+        if level not in heads:
+            continue
+        head, span = heads[level], shape.span
+        real = flat_states(tokens[level], shape.grid, np.arange(num_frames // span))
+        for horizon in shape.horizons:
+            steps = asked_steps(num_frames, span)
+            steps = steps[steps + horizon < num_frames // span]
+            if not len(steps):
+                continue
+            now, then = (steps + 1) * span - 1, (steps + horizon + 1) * span - 1
+            mask = been_seen[:, now] & visible[:, then]
+            clip, column = np.nonzero(mask)
+            guessed = flat_states(predicted[level][horizon], shape.grid, steps)
+            parts = [
+                position[clip, then[column]],
+                head(guessed[torch.from_numpy(mask)]),
+                head(real[:, torch.from_numpy(steps)][torch.from_numpy(mask)]),
+                head(real[:, torch.from_numpy(steps + horizon)][torch.from_numpy(mask)]),
+            ]
+            answers.rows[level, horizon] = [np.concatenate(parts, axis=1)]
+            answers.clips[level, horizon] = [clip]
+    return answers
+
+
+def ahead_section(answers: AheadAnswers, levels: Sequence[LevelShape]) -> dict[str, dict]:
+    """`position_ahead.level{l}.h{h}`: the object's place read from predicted tokens."""
+    section: dict[str, dict] = {}
+    for (level, horizon), parts in answers.rows.items():
+        rows = np.concatenate(parts)
+        if len(rows) < MIN_ROWS:
+            continue
+        true, guess, copied, real = np.split(rows, 4, axis=1)
+        clips = np.concatenate(answers.clips[level, horizon])
+        section.setdefault(f"level{level}", {})[f"h{horizon}"] = {
+            "r2": r2_score(guess, true),
+            "ci95_r2": r2_interval(guess, true, clips),
+            "mae_px": mean_distance(guess, true),
+            "horizon_frames": horizon * levels[level].span,
+            "num_frames": len(rows),
+            "num_clips": len(np.unique(clips)),
+            "real_tokens": {"r2": r2_score(real, true), "mae_px": mean_distance(real, true)},
+            "null": {"copy": {"r2": r2_score(copied, true), "mae_px": mean_distance(copied, true)}},
+        }
+    return section
+
+
+# --- One coarse step against many fine ones ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way to reach a moment: a level, and how many of its steps each run of the predictor takes.
+
+    Attributes:
+        level: of the hierarchy.
+        horizon: steps taken at once.
+        runs: of the predictor.
+    """
+
+    level: int
+    horizon: int
+    runs: int
+
+
+def routes_to(levels: Sequence[LevelShape], gap: int) -> dict[str, Route]:
+    """How the levels can look `gap` frames ahead.
 
     Returns:
-        gap -> (level, horizon), for gaps of at least `MIN_GAP_FRAMES`, levels above 0.
+        `fine_rollout`: level 0 one step at a time; `fine_direct`: level 0 in its largest steps
+        that fit; `coarse_direct`: the same for the slowest level that fits. Empty where there is
+        no slow level to compare with.
     """
     routes = {}
-    for level in range(1, len(spans)):
-        for horizon in horizons[level]:
-            if horizon * spans[level] >= MIN_GAP_FRAMES:
-                routes[horizon * spans[level]] = (level, horizon)
-    return dict(sorted(routes.items()))
+    if 1 in levels[0].horizons:
+        routes["fine_rollout"] = Route(0, 1, gap // levels[0].span)
+    for name, choices in (("fine_direct", [0]), ("coarse_direct", range(len(levels) - 1, 0, -1))):
+        for level in choices:
+            span = levels[level].span
+            fitting = [h for h in levels[level].horizons if gap % (h * span) == 0]
+            if fitting:
+                routes[name] = Route(level, max(fitting), gap // (max(fitting) * span))
+                break
+    complete = {"fine_rollout", "coarse_direct"} <= set(routes)
+    return routes if complete else {}
 
 
-def start_frames(num_frames: int, span: int, gap: int) -> list[int]:
-    """The last `STARTS_PER_CLIP` ends of steps of `span` with `gap` frames after them."""
-    ends = range(span - 1, num_frames - gap, span)
-    return list(ends)[-STARTS_PER_CLIP:]
+def start_frame(num_frames: int, span: int, gaps: Sequence[int]) -> tuple[int, list[int]]:
+    """From where to look ahead, and the gaps that are reached from there.
+
+    Half of a clip, rounded to a step of the slowest level, is there to be looked at first.
+
+    Args:
+        num_frames: of the clip.
+        span: of the slowest level.
+        gaps: frames ahead that are wanted.
+    """
+    start = max(span, num_frames // 2 // span * span) - 1
+    return start, [gap for gap in gaps if start + gap < num_frames]
 
 
 @torch.no_grad()
-def roll_out(model: Hierarchy, tokens: Sequence[Tensor], start: int, gap: int) -> Tensor:
-    """Level-0 tokens of the frames after `start`, the predictor run on its own predictions.
+def roll_out(network: Network, tokens: Sequence[Tensor], route: Route, start: int) -> Tensor:
+    """A level's tokens after step `start`, its predictor run on its own predictions.
+
+    Each run gives the next `route.horizon` steps: step start + j by the prediction made h steps
+    before it, for the smallest horizon h of at least j, so that nothing after `start` is used.
 
     Args:
-        model: a `Hierarchy` whose level 0 predicts one step ahead.
-        tokens: per level `(B, T_l, N_l, D_l)`; nothing after frame `start` of level 0 is used.
-        start: last real frame.
-        gap: frames to go.
+        network: its steps are local.
+        tokens: per level `(B, T_l, N, D)`.
+        route: which level, and how many steps at once.
+        start: last real step of that level.
 
     Returns:
-        `(B, gap, N_0, D_0)`.
+        `(B, route.runs * route.horizon, N, D)`.
     """
-    known = tokens[0][:, : start + 1]
-    for _ in range(gap):
-        following = predict_level(model, [known, *tokens[1:]], 0).predicted[1][:, -1:]
-        known = torch.cat([known, following], dim=1)
+    horizons = levels_of(network)[route.level].horizons
+    known = tokens[route.level][:, : start + 1]
+    for _ in range(route.runs):
+        given = [known if n == route.level else each for n, each in enumerate(tokens)]
+        predicted = predict_level(network, given, route.level).predicted
+        last, following = known.shape[1] - 1, []
+        for ahead in range(1, route.horizon + 1):
+            horizon = min(h for h in horizons if h >= ahead)
+            following.append(predicted[horizon][:, max(last + ahead - horizon, 0)])
+        known = torch.cat([known, torch.stack(following, dim=1)], dim=1)
     return known[:, start + 1 :]
 
 
 @dataclass
-class Guesses:
-    """Decoded and true places, px, of all clips and starts at one gap."""
+class RolloutAnswers:
+    """Places, px, read after each route to each gap.
 
-    by_route: dict[str, list[np.ndarray]]
-    true: list[np.ndarray]
+    Attributes:
+        guesses: per gap and route, or `copy`, `(n, 2)`; `true` the places themselves.
+        clips: whose they are.
+    """
 
-    def report(self, level: int, horizon: int) -> dict[str, float]:
-        """Mean absolute error of each route."""
-        true = np.concatenate(self.true)
-        errors = {
-            name: mean_distance(np.concatenate(guesses), true)
-            for name, guesses in self.by_route.items()
-        }
-        return errors | {"num_frames": len(true), "level": level, "horizon": horizon}
+    guesses: dict[tuple[int, str], list[np.ndarray]] = field(default_factory=dict)
+    true: dict[int, list[np.ndarray]] = field(default_factory=dict)
+
+    def merge(self, later: "RolloutAnswers") -> None:
+        """Take in the answers about the clips that follow."""
+        extend(self.guesses, later.guesses)
+        extend(self.true, later.true)
+
+
+def answer_rollouts(
+    network: Network, heads: Mapping[int, LinearProbe], seen: Observation
+) -> RolloutAnswers:
+    """Follow every route in the clips whose object is in full view at its start and its end."""
+    answers = RolloutAnswers()
+    levels = levels_of(network)
+    if not network.steps_are_local or len(levels) < 2:
+        return answers
+    tracks = seen.tracks
+    start, gaps = start_frame(len(tracks[0].visible), levels[-1].span, GAPS)
+    routes = {gap: found for gap in gaps if (found := routes_to(levels, gap))}
+    used = [n for n, track in enumerate(tracks) if _reaches(track, start, routes)]
+    if not used or not routes:
+        return answers
+    device = device_of(network)
+    tokens = [values[used].to(device) for values in seen.outputs[MODEL][0]]
+    farthest: dict[tuple[int, int], Route] = {}
+    for found in routes.values():
+        for route in found.values():
+            key = route.level, route.horizon
+            if key not in farthest or farthest[key].runs < route.runs:
+                farthest[key] = route
+    rolled = {
+        key: roll_out(network, tokens, route, (start + 1) // levels[route.level].span - 1).cpu()
+        for key, route in farthest.items()
+        if route.level in heads
+    }
+    for gap, found in routes.items():
+        rows = [n for n, clip in enumerate(used) if tracks[clip].visible[start + gap]]
+        if not rows or 0 not in heads:
+            continue
+        answers.true[gap] = [np.stack([tracks[used[n]].position[start + gap] for n in rows])]
+        last = tokens[0][rows, start : start + 1].cpu()
+        answers.guesses[gap, "copy"] = [_decode(heads[0], levels[0], last)]
+        for name, route in found.items():
+            if route.level in heads:
+                steps = rolled[route.level, route.horizon][rows]
+                at = gap // levels[route.level].span - 1
+                answers.guesses[gap, name] = [
+                    _decode(heads[route.level], levels[route.level], steps[:, at : at + 1])
+                ]
+    return answers
+
+
+def _reaches(track: Track, start: int, gaps: Sequence[int] | Mapping[int, object]) -> bool:
+    return bool(track.visible[start]) and any(track.visible[start + gap] for gap in gaps)
+
+
+def _decode(head: LinearProbe, level: LevelShape, step: Tensor) -> np.ndarray:
+    return head(flat_states(step, level.grid, np.arange(1)).flatten(0, 1))
 
 
 def rollout_section(
-    model: Hierarchy, splits: Splits, device: torch.device
+    network: Network, answers: RolloutAnswers, num_frames: int
 ) -> dict[str, dict[str, float]]:
-    """The section `rollout`: mean absolute error of the object's place in px, for each gap.
+    """`rollout.gap{frames}`: mean error of the place in px by each route, and what it costs.
 
     Args:
-        model: a `Hierarchy`.
-        splits: with `tokens` of every level besides the context states of the model.
-        device: where the model is.
-
-    Returns:
-        Empty where level 0 does not predict one step ahead, no slow level spans a gap, or too few
-        frames show the object.
+        network: the model.
+        answers: about all test clips.
+        num_frames: of a clip.
     """
-    levels = levels_of(model)
-    routes = direct_routes([each.span for each in levels], [each.horizons for each in levels])
-    needed = {0} | {level for level, _ in routes.values()}
-    decoders = {
-        level: decoder
-        for level in sorted(needed)
-        if (decoder := choose_decoder(splits, "tokens", "visible", [level])) is not None
-    }
-    if 1 not in levels[0].horizons or not routes or needed != set(decoders):
-        return {}
-    found = {
-        gap: Guesses({"fine_rollout": [], "coarse_direct": [], "copy": []}, []) for gap in routes
-    }
-    test = splits[2]
-    shapes = [(each.num_tokens, each.dim) for each in levels]
-    states = [
-        test.states("tokens", number).unflatten(2, shape) for number, shape in enumerate(shapes)
+    section: dict[str, dict[str, float]] = {}
+    levels = levels_of(network)
+    start, _ = start_frame(num_frames, levels[-1].span, GAPS)
+    for gap, places in answers.true.items():
+        true = np.concatenate(places)
+        if len(true) < MIN_ROWS:
+            continue
+        routes = routes_to(levels, gap)
+        entry: dict[str, float] = {}
+        for name in ("fine_rollout", "fine_direct", "coarse_direct", "copy"):
+            if (gap, name) in answers.guesses:
+                entry[name] = mean_distance(np.concatenate(answers.guesses[gap, name]), true)
+        for name, route in routes.items():
+            if name in entry:
+                entry[f"{name}_mflops"] = mflops(network, route, start)
+                entry[f"{name}_runs"] = route.runs
+        coarse = routes["coarse_direct"]
+        entry |= {"num_frames": len(true), "level": coarse.level, "horizon": coarse.horizon}
+        section[f"gap{gap}"] = entry
+    return section
+
+
+def mflops(network: Network, route: Route, start: int) -> float:
+    """Million floating-point operations of the predictor along a route, for one clip.
+
+    The encoder's are left out: every route needs the same real steps.
+    """
+    device = device_of(network)
+    tokens = [
+        torch.zeros(1, (start + 1) // level.span, level.num_tokens, level.dim, device=device)
+        for level in levels_of(network)
     ]
-    for first in range(0, len(test.tracks), CHUNK):
-        part = slice(first, first + CHUNK)
-        own = [torch.cat([s[part], s[-1:].expand(CHUNK, -1, -1, -1)])[:CHUNK] for s in states]
-        tokens = [values.to(device) for values in own]
-        _follow(model, tokens, test.tracks[part], routes, decoders, found)
-    return {
-        f"gap{gap}": guesses.report(*routes[gap]) for gap, guesses in found.items() if guesses.true
-    }
-
-
-def _follow(
-    model: Hierarchy,
-    tokens: list[Tensor],
-    tracks: Sequence[Track],
-    routes: Mapping[int, tuple[int, int]],
-    decoders: Mapping[int, Decoder],
-    found: Mapping[int, Guesses],
-) -> None:
-    """Take in the guesses of one chunk of clips at every start and gap."""
-    spans = [level.span for level in levels_of(model)]
-    farthest = max(routes)
-    with torch.no_grad():
-        ahead = model.predict(tokens)
-
-    def decode(level: int, values: Tensor) -> np.ndarray:
-        return decoders[level].probe(values.cpu().flatten(1))
-
-    for start in start_frames(len(tracks[0].visible), max(spans), farthest):
-        rolled = roll_out(model, tokens, start, farthest)
-        for gap, (level, horizon) in routes.items():
-            end = start + gap
-            use = [n for n, track in enumerate(tracks) if track.visible[start] & track.visible[end]]
-            if not use:
-                continue
-            coarse = ahead[level].predicted[horizon][use, (start + 1) // spans[level] - 1]
-            guesses = found[gap]
-            guesses.by_route["fine_rollout"].append(decode(0, rolled[use, gap - 1]))
-            guesses.by_route["coarse_direct"].append(decode(level, coarse))
-            guesses.by_route["copy"].append(decode(0, tokens[0][use, start]))
-            guesses.true.append(np.stack([tracks[n].position[end] for n in use]))
+    step = (start + 1) // levels_of(network)[route.level].span - 1
+    counter = FlopCounterMode(display=False)
+    with counter:
+        roll_out(network, tokens, route, step)
+    return counter.get_total_flops() / 1e6

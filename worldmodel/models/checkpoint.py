@@ -26,9 +26,10 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A hierarchy in evaluation mode and what is known about it."""
+    """A network in evaluation mode and what is known about it."""
 
-    network: Hierarchy
+    network: Any
+    """A `Hierarchy`, or an `Adapter` around somebody else's encoder: the same two methods."""
     clip: ClipSpec
     config: dict[str, Any]
     """Encoder, levels, clip and version as stored in the checkpoint."""
@@ -38,7 +39,7 @@ class LoadedModel:
     """Optimizer steps it was trained for."""
     file: Path = field(compare=False)
 
-    def untrained(self, seed: int) -> Hierarchy:
+    def untrained(self, seed: int) -> Any:
         """A network of the same architecture with fresh weights, its output heads included."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -82,11 +83,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> LoadedModel:
-    """The hierarchy of a checkpoint, frozen and in evaluation mode.
+    """The network of a checkpoint, frozen and in evaluation mode.
+
+    Args:
+        path: a file of `worldmodel fit`. Or somebody else's encoder in the format of Hugging Face:
+            a folder, or `hf://org/name`.
 
     Raises:
         InputError: the file is missing, is not a checkpoint, or does not fit its own description.
     """
+    if Path(path).is_dir() or str(path).startswith("hf:"):
+        from worldmodel.models.huggingface import load_encoder  # a heavy library, seldom needed
+
+        return load_encoder(path)
     checkpoint = read_checkpoint(path)
     config = checkpoint["worldmodel"]
     prefix = "hierarchy."

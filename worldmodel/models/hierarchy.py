@@ -156,11 +156,25 @@ class Hierarchy(nn.Module):
                 f"this model was built for frames of {self.size} x {self.size} pixels, "
                 f"got {frames.shape[-2]} x {frames.shape[-1]}; scale them (data.size)"
             )
-        below = frames if frames.is_floating_point() else self.normalize(frames)
-        tokens = []
-        for level in self.levels:
-            below = level.encoder(below)
-            tokens.append(below)
+        pictures = frames if frames.is_floating_point() else self.normalize(frames)
+        return self.abstract(self.levels[0].encoder(pictures))
+
+    def abstract(
+        self, tokens_0: Float[Tensor, "batch time tokens dim"]
+    ) -> list[Float[Tensor, "batch _time _tokens _dim"]]:
+        """Tokens of every level, from those of level 0; what `encode` does after single frames.
+
+        Level 0 is nine tenths of the cost of `encode`: clips that share frames can share its work.
+
+        Args:
+            tokens_0: level 0's, of one frame each, such as `encode` gives first.
+
+        Returns:
+            Per level `(B, T // span, N_l, D_l)`; the first are `tokens_0` themselves.
+        """
+        tokens = [tokens_0]
+        for level in self.levels[1:]:
+            tokens.append(level.encoder(tokens[-1]))
         return tokens
 
     def predict(self, tokens: Sequence[Tensor]) -> list[LevelPrediction]:

@@ -1,0 +1,68 @@
+"""Whatever the number of processes, the same results come in the same order."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldmodel.data.shards import SampleRef
+from worldmodel.errors import InputError
+from worldmodel.evaluation.footage import find_samples
+from worldmodel.evaluation.passes import Pace, run_pass
+
+CPU = torch.device("cpu")
+
+
+def read_key(ref: SampleRef) -> str:
+    return ref.key
+
+
+def work_hard(keys: list[str]) -> tuple[list[str], torch.Tensor]:
+    """A product that more threads would sum up in another order."""
+    generator = torch.Generator().manual_seed(len(keys[0]) + len(keys))
+    values = torch.randn(300, 4000, generator=generator)
+    return keys, values @ values.T
+
+
+def refuse(ref: SampleRef) -> str:
+    raise InputError(f"{ref.key} has no depth.png")
+
+
+@pytest.fixture
+def refs(squares: Path) -> list[SampleRef]:
+    return find_samples(squares, "test", "clips")
+
+
+def test_results_are_the_same_to_the_bit_and_in_order(refs: list[SampleRef]) -> None:
+    paces = [Pace(workers, size) for workers, size in ((0, 4), (1, 1), (2, 9))]
+    runs = [list(run_pass(refs, read_key, work_hard, 4, CPU, pace)) for pace in paces]
+    assert [keys for keys, _ in runs[0]] == [
+        [ref.key for ref in refs[start : start + 4]] for start in range(0, len(refs), 4)
+    ]
+    for other in runs[1:]:
+        for (keys, values), (same_keys, same_values) in zip(runs[0], other, strict=True):
+            assert keys == same_keys
+            assert torch.equal(values, same_values)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_cannot_be_read_is_an_error_for_people(
+    refs: list[SampleRef], workers: int
+) -> None:
+    with pytest.raises(InputError) as error:
+        list(run_pass(refs, refuse, work_hard, 4, CPU, Pace(workers)))
+    assert str(error.value) == f"{refs[0].key} has no depth.png"
+
+
+def test_threads_are_as_they_were(refs: list[SampleRef]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in run_pass(refs, read_key, work_hard, 4, CPU, Pace(0)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_nothing_to_do_gives_nothing() -> None:
+    assert list(run_pass([], read_key, work_hard, 4, CPU, Pace(2))) == []

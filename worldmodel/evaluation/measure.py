@@ -1,0 +1,466 @@
+"""Everything that is measured of one model, in the order in which it must happen.
+
+Training clips teach the probes and the trivial predictors, validation clips and blocks choose every
+setting, and only then are test clips and blocks looked at, as they stream by. Memory does not grow
+with the number of test clips but by their answers, some kB each.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel.data.shards import SampleRef, read_metadata
+from worldmodel.evaluation.collapse import EffectiveRank, MinStd
+from worldmodel.evaluation.depth import (
+    MAX_TRAIN_CLIPS,
+    MAX_VAL_CLIPS,
+    DepthClip,
+    DepthPlan,
+    DepthSamples,
+    DepthScores,
+    fit_depth,
+    take_depth,
+)
+from worldmodel.evaluation.footage import (
+    Block,
+    Footage,
+    is_event,
+    mirrored_too,
+    read_block,
+    read_footage,
+)
+from worldmodel.evaluation.network import CHUNK, LevelShape, Network, levels_of, run_chunk
+from worldmodel.evaluation.objects import PERMANENCE_KINDS, hidden_windows, is_present
+from worldmodel.evaluation.observe import (
+    CONTEXT,
+    MODEL,
+    UNTRAINED,
+    UNTRAINED_CONTEXT,
+    Observation,
+    observe,
+)
+from worldmodel.evaluation.passes import Pace, run_pass
+from worldmodel.evaluation.permanence import HiddenWorlds, permanence_section
+from worldmodel.evaluation.pictures import HiddenClip, Shown
+from worldmodel.evaluation.prediction import PredictionErrors
+from worldmodel.evaluation.rollout import (
+    AheadAnswers,
+    RolloutAnswers,
+    ahead_section,
+    answer_ahead,
+    answer_rollouts,
+    rollout_section,
+    token_heads,
+)
+from worldmodel.evaluation.samples import PARTS, Samples
+from worldmodel.evaluation.states import asked_steps, flat_states
+from worldmodel.evaluation.surprise import (
+    BlockScores,
+    ScoreBlocks,
+    choose,
+    headline_section,
+    join_scores,
+    surprise_sections,
+)
+from worldmodel.evaluation.things import (
+    QUESTIONS,
+    ThingAnswers,
+    ThingProbes,
+    answer_things,
+    fit_things,
+    thing_section,
+)
+from worldmodel.evaluation.whereabouts import (
+    Answers,
+    Whereabouts,
+    answer,
+    camera_section,
+    fit_whereabouts,
+    position_section,
+    velocity_section,
+)
+from worldmodel.models.checkpoint import ClipSpec, LoadedModel
+
+# Training clips for probes and trivial predictors. Event clips count twice, mirrored as well.
+EVENT_CLIPS, FREE_CLIPS = 1000, 250
+VAL_CLIPS = 400
+NUM_UNTRAINED = 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples to measure on, by split; those of training and validation already chosen.
+
+    Attributes:
+        clips: of train, val and test.
+        blocks: of val and test, and of ood where the set has any.
+    """
+
+    clips: Mapping[str, Sequence[SampleRef]]
+    blocks: Mapping[str, Sequence[SampleRef]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to run.
+
+    Attributes:
+        device: of the networks.
+        pace: of passes over samples; changes no number.
+        seed: of untrained networks, small MLPs and bootstrap.
+    """
+
+    device: torch.device
+    pace: Pace = field(default_factory=Pace)
+    seed: int = 0
+
+
+def choose_training(refs: Sequence[SampleRef]) -> list[SampleRef]:
+    """At most `EVENT_CLIPS` event clips and `FREE_CLIPS` others, in the order of their keys."""
+    event = [ref for ref in refs if is_event(read_metadata(ref))]
+    names = {ref.key for ref in event}
+    free = [ref for ref in refs if ref.key not in names]
+    chosen = evenly(event, EVENT_CLIPS) + evenly(free, FREE_CLIPS)
+    return sorted(chosen, key=lambda ref: ref.key)
+
+
+def evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` items, evenly spread over the list."""
+    if len(items) <= count:
+        return list(items)
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _read_clip(ref: SampleRef, clip: ClipSpec) -> Footage:
+    return read_footage(ref, read_metadata(ref), clip)
+
+
+def _read_block(ref: SampleRef, clip: ClipSpec) -> Block:
+    return read_block(ref, read_metadata(ref), clip)
+
+
+# --- What workers do -----------------------------------------------------------------------------
+
+
+@dataclass
+class Seen:
+    """What a chunk of training or validation clips leaves behind."""
+
+    observation: Observation
+    depth: list[DepthClip]
+    errors: PredictionErrors | None
+
+
+@dataclass(frozen=True)
+class WatchClips:
+    """Makes of training or validation clips what probes learn from.
+
+    Attributes:
+        networks: `model` and `untrained`.
+        fps: frames per second of the clips.
+        errors: what trivial predictors learn from; None for validation clips.
+    """
+
+    networks: Mapping[str, Network]
+    fps: float
+    errors: PredictionErrors | None
+
+    def __call__(self, clips: list[Footage]) -> Seen:
+        """Of some clips; training clips of events are watched in a mirror as well."""
+        if self.errors is not None:
+            clips = list(mirrored_too(clips))
+        seen = observe(self.networks, clips, self.fps)
+        errors = None
+        if self.errors is not None:
+            errors = self.errors.blank()
+            errors.fit(seen.outputs[MODEL][0])
+        depth = depth_clips(self.networks, clips, seen)
+        seen.outputs.clear()
+        return Seen(seen, depth, errors)
+
+
+def depth_clips(
+    networks: Mapping[str, Network], clips: Sequence[Footage], seen: Observation
+) -> list[DepthClip]:
+    """What the depth section keeps of some clips."""
+    plan = DepthPlan.of(levels_of(networks[MODEL]), len(clips[0].frames))
+    values = {
+        name: {"tokens": tokens, "context": context}
+        for name, (tokens, context, _) in seen.outputs.items()
+    }
+    return take_depth(plan, clips, values)
+
+
+@dataclass
+class Told:
+    """What probes, predictors and rules said of some test clips, and how tokens spread."""
+
+    answers: Answers
+    things: ThingAnswers
+    ahead: AheadAnswers
+    rollouts: RolloutAnswers
+    errors: PredictionErrors
+    moments: list[EffectiveRank]
+    depth: list[DepthClip]
+    shown: list[HiddenClip] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ExamineClips:
+    """Asks everything that was fitted about test clips.
+
+    Attributes:
+        networks: `model` and `untrained`.
+        fps: frames per second of the clips.
+        errors: with fitted trivial predictors.
+        whereabouts, things: fitted probes.
+    """
+
+    networks: Mapping[str, Network]
+    fps: float
+    errors: PredictionErrors
+    whereabouts: Whereabouts
+    things: ThingProbes
+
+    def __call__(self, clips: list[Footage]) -> Told:
+        """What is said of some clips."""
+        seen = observe(self.networks, clips, self.fps)
+        tokens, _, predicted = seen.outputs[MODEL]
+        levels = levels_of(self.networks[MODEL])
+        test = Samples.of(seen, [level.span for level in levels], self.fps, len(clips[0].frames))
+        errors = self.errors.blank()
+        errors.add(tokens, predicted)
+        moments = [EffectiveRank(level.dim) for level in levels]
+        for moment, values in zip(moments, tokens, strict=True):
+            moment.update(values)
+        heads = token_heads(self.whereabouts)
+        return Told(
+            answers=answer(self.whereabouts, test),
+            things=answer_things(self.things, test),
+            ahead=answer_ahead(levels, heads, seen),
+            rollouts=answer_rollouts(self.networks[MODEL], heads, seen),
+            errors=errors,
+            moments=moments,
+            depth=depth_clips(self.networks, clips, seen),
+            shown=[
+                HiddenClip.of(clip.key, test, number, self.whereabouts)
+                for number, clip in enumerate(clips)
+                if test.tracks[number].hidden.any()
+            ],
+        )
+
+
+@dataclass
+class Judged:
+    """What blocks leave behind: surprise, and states while something is hidden."""
+
+    scores: BlockScores
+    hidden: HiddenWorlds | None
+    first: list[Block]
+
+
+@dataclass(frozen=True)
+class JudgeBlocks:
+    """Scores blocks, and keeps the states of worlds of which one lacks the object.
+
+    Attributes:
+        score: of all networks; None where nothing is predicted.
+        networks: `model` and `untrained`, whose states are kept.
+        keep: kind of which one block is kept to be shown.
+    """
+
+    score: ScoreBlocks
+    networks: Mapping[str, Network]
+    device: torch.device
+    keep: str = ""
+
+    def __call__(self, blocks: list[Block]) -> Judged:
+        """Of at most `CHUNK // 2` blocks."""
+        some = [block for block in blocks if block.kind in PERMANENCE_KINDS]
+        kept = [block for block in blocks if block.kind == self.keep]
+        return Judged(
+            self.score(blocks), _hidden_worlds(self.networks, some, self.device), kept[:1]
+        )
+
+
+def _hidden_worlds(
+    networks: Mapping[str, Network], blocks: Sequence[Block], device: torch.device
+) -> HiddenWorlds | None:
+    if not blocks:
+        return None
+    num_frames = blocks[0].frames.shape[1]
+    levels = levels_of(networks[MODEL])
+    worlds = [world for block in blocks for world in block.frames]
+    states = {}
+    for source in (CONTEXT, UNTRAINED_CONTEXT):
+        context = run_chunk(networks[source.network], worlds, device)[1]
+        states[source] = [
+            flat_states(values, level.grid, asked_steps(num_frames, level.span)).unflatten(
+                0, (len(blocks), 2)
+            )
+            for values, level in zip(context, levels, strict=True)
+        ]
+    return HiddenWorlds(
+        np.array([[is_present(truth) for truth in block.truth] for block in blocks]),
+        np.stack([hidden_windows(block) for block in blocks]),
+        states,
+        [level.span for level in levels],
+    )
+
+
+# --- The order of events -------------------------------------------------------------------------
+
+
+def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], Shown]:
+    """All sections of the report but `meta`, and what its pictures are made of."""
+    networks = {
+        MODEL: model.network.to(run.device),
+        UNTRAINED: model.untrained(run.seed).to(run.device),
+    }
+    levels = levels_of(networks[MODEL])
+    spans = [level.span for level in levels]
+    clip = model.clip
+    errors = PredictionErrors(
+        [level.dim for level in levels], [level.horizons for level in levels], spans
+    )
+    read, read_one_block = partial(_read_clip, clip=clip), partial(_read_block, clip=clip)
+
+    def watch(split: str, depth: DepthSamples) -> Samples:
+        work = WatchClips(networks, clip.fps, errors if split == "train" else None)
+        samples = Samples(spans, clip.fps, clip.num_frames)
+        refs, title = data.clips[split], f"{split} clips"
+        for seen in run_pass(refs, read, work, CHUNK, run.device, run.pace, title):
+            samples.add(seen.observation)
+            depth.add(seen.depth)
+            if seen.errors is not None:
+                errors.merge(seen.errors)
+        return samples
+
+    def judge(score: ScoreBlocks, split: str, keep: str = "") -> Iterator[Judged]:
+        work = JudgeBlocks(score, networks, run.device, keep)
+        refs, title = data.blocks[split], f"{split} blocks"
+        # Results are small, so workers may be far ahead of who takes them.
+        ahead = len(refs) + 1
+        chunk = CHUNK // 2
+        return run_pass(refs, read_one_block, work, chunk, run.device, run.pace, title, ahead)
+
+    depth_train, depth_val = DepthSamples(MAX_TRAIN_CLIPS), DepthSamples(MAX_VAL_CLIPS)
+    train, val = watch("train", depth_train), watch("val", depth_val)
+    errors.solve()
+    # Workers score validation blocks while this process fits the probes.
+    val_blocks = judge(ScoreBlocks(networks[MODEL], device=run.device, states=False), "val")
+    plan = DepthPlan.of(levels, clip.num_frames)
+    depth_scores = DepthScores(
+        fit_depth(plan, depth_train, depth_val, run.seed), len(data.clips["test"])
+    )
+    whereabouts = fit_whereabouts(train, val, run.seed)
+    things = fit_things(train, val)
+    val_scores, val_hidden, _ = _collect(val_blocks)
+    choice = choose(val_scores, spans, run.seed)
+
+    told = _examine(
+        run_pass(
+            data.clips["test"],
+            read,
+            ExamineClips(networks, clip.fps, errors, whereabouts, things),
+            CHUNK,
+            run.device,
+            run.pace,
+            "test clips",
+        ),
+        depth_scores,
+        errors,
+        levels,
+    )
+    score = ScoreBlocks(
+        networks[MODEL],
+        tuple(
+            model.untrained(run.seed + n).to(run.device)
+            for n in range(NUM_UNTRAINED if choice is not None else 0)
+        ),
+        choice,
+        run.device,
+        states=False,
+    )
+    test_scores, test_hidden, first = _collect(judge(score, "test", keep="reveal"))
+    left_out = model.config.get("data", {}).get("left_out", ())
+    report: dict[str, Any] = {
+        "collapse": _collapse_section(told.moments, errors.clips),
+        "prediction": errors.report(),
+        "depth": depth_scores.section(run.seed),
+        "position": {part: position_section(whereabouts, told.answers, part) for part in PARTS},
+        "velocity": velocity_section(whereabouts, told.answers),
+        "camera_motion": camera_section(whereabouts, told.answers),
+        **{name: thing_section(things, told.things, name) for name in QUESTIONS},
+        "permanence": permanence_section(train, val_hidden, test_hidden),
+        **surprise_sections(test_scores, choice, spans, run.seed, left_out),
+        "position_ahead": ahead_section(told.ahead, levels),
+        "rollout": rollout_section(networks[MODEL], told.rollouts, clip.num_frames),
+    }
+    if data.blocks.get("ood"):
+        unseen = _collect(judge(_only_headline(score), "ood"))[0]
+        report["surprise_ood"] = headline_section(unseen, choice, spans, run.seed, left_out)
+    shown = Shown(depth_scores.pictures(), told.shown, first, test_scores, choice, spans, clip.fps)
+    return {name: section for name, section in report.items() if section}, shown
+
+
+def _only_headline(score: ScoreBlocks) -> ScoreBlocks:
+    """The same scorer where the headline is and nowhere else."""
+    if score.choice is None:
+        return score
+    return ScoreBlocks(
+        score.model, score.untrained, score.choice, score.device, everywhere=False, states=False
+    )
+
+
+def _collect(parts: Iterator[Judged]) -> tuple[BlockScores, HiddenWorlds | None, list[Block]]:
+    judged = list(parts)
+    hidden = [each.hidden for each in judged if each.hidden is not None]
+    return (
+        join_scores([each.scores for each in judged]),
+        HiddenWorlds.join(hidden),
+        [block for each in judged for block in each.first][:1],
+    )
+
+
+def _examine(
+    parts: Iterator[Told],
+    depth: DepthScores,
+    errors: PredictionErrors,
+    levels: Sequence[LevelShape],
+) -> Told:
+    """Everything that was said of the test clips."""
+    moments = [EffectiveRank(level.dim) for level in levels]
+    whole = Told(
+        Answers(), ThingAnswers(), AheadAnswers(), RolloutAnswers(), errors, moments, [], []
+    )
+    for part in parts:
+        whole.answers.merge(part.answers)
+        whole.things.merge(part.things)
+        whole.ahead.merge(part.ahead)
+        whole.rollouts.merge(part.rollouts)
+        errors.merge(part.errors)
+        for mine, theirs in zip(moments, part.moments, strict=True):
+            mine.merge_state(theirs.metric_state)
+        depth.add(part.depth)
+        whole.shown = HiddenClip.longest(whole.shown + part.shown)
+    return whole
+
+
+def _collapse_section(moments: Sequence[EffectiveRank], num_clips: int) -> dict[str, dict]:
+    """`collapse.level{l}` from the moments of test tokens."""
+    section: dict[str, dict] = {}
+    for level, rank in enumerate(moments):
+        spread = MinStd(rank.dim)
+        spread.merge_state(rank.metric_state)
+        section[f"level{level}"] = {
+            "effective_rank": float(rank.compute()),
+            "rank_fraction": float(rank.compute()) / rank.dim,
+            "min_std": float(spread.compute()),
+            "num_clips": num_clips,
+        }
+    return section
