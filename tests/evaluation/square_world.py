@@ -14,7 +14,7 @@ from worldmodel.data.index import write_index
 from worldmodel.data.shards import write_shard
 from worldmodel.data.truth import encode_truth
 from worldmodel.evaluation.footage import Block, Footage
-from worldmodel.models.hierarchy import Hierarchy, LevelPrediction
+from worldmodel.models.hierarchy import LevelPrediction
 
 FRAMES, SIZE = 16, 16
 WINDOW = (5, 11)
@@ -84,7 +84,7 @@ def footage(seed: int, present: bool = True, kind: str = "permanence") -> Footag
     return Footage(f"clip-{seed:03d}", frames, truth, metadata, 1)
 
 
-class Planted(Hierarchy):
+class Planted:
     """A model whose only token is how much bright square a step shows.
 
     Args:
@@ -92,8 +92,9 @@ class Planted(Hierarchy):
             seen stays away; without memory the prediction is a constant.
     """
 
+    steps_are_local = True
+
     def __init__(self, remembers: bool) -> None:
-        torch.nn.Module.__init__(self)
         self.remembers = remembers
         self.levels = [
             SimpleNamespace(span=span, dim=1, width=1, num_tokens=1, grid=(1, 1), horizons=(1, 2))

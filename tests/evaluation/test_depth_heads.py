@@ -18,8 +18,8 @@ from worldmodel.evaluation.depth_heads import (
     Examples,
     fit_conv,
     fit_linear,
-    one_thread,
 )
+from worldmodel.evaluation.network import one_thread
 
 GRID = (3, 3)
 OFFSETS = np.linspace(3, 6, 18).reshape(9, 2)

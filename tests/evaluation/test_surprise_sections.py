@@ -29,6 +29,9 @@ from worldmodel.evaluation.surprise.peaks import (
     tokens_of_object,
 )
 
+# Lengths of past that leave room in clips of 16 frames.
+SHORT = (4, 8)
+
 FACTS = BlockFacts(8.0, 1.25, 6, "", False)
 PLACE = (0, 1)
 
@@ -224,12 +227,20 @@ def test_who_knows_the_truth_is_always_right_and_who_knows_nothing_never_beyond_
 def test_the_headline_of_a_combination_and_of_a_window_are_read_as_others() -> None:
     blocks = [block(seed) for seed in range(2)]
     model, nets = small_hierarchy(), (small_hierarchy(seed=1), small_hierarchy(seed=2))
-    val = score_blocks(model, blocks, CPU)
+    val = score_blocks(model, blocks, CPU, context_frames=SHORT)
     chosen = choose(val, [1, 2, 4])
     for candidate in (Candidate(-1, -1), Candidate(1, 1, 8)):
         choice = replace(chosen, candidate=candidate, place=(1, 1))
-        test = score_blocks(model, blocks, CPU, untrained=nets, choice=choice)
-        few = score_blocks(model, blocks, CPU, untrained=nets, choice=choice, everywhere=False)
+        test = score_blocks(model, blocks, CPU, untrained=nets, choice=choice, context_frames=SHORT)
+        few = score_blocks(
+            model,
+            blocks,
+            CPU,
+            untrained=nets,
+            choice=choice,
+            everywhere=False,
+            context_frames=SHORT,
+        )
         entry = surprise_sections(test, choice, [1, 2, 4])["surprise"]["overall"]
         assert (
             headline_section(few, choice, [1, 2, 4])["reveal"]

@@ -39,7 +39,9 @@ def test_a_planted_position_is_decoded_and_nothing_from_noise(part: str, fitted:
     assert section["ci95_r2"][0] <= section["r2"] <= section["ci95_r2"][1]
     level = section["level"]
     assert section["by_level"]["context"][f"level{level}"]["r2"] == section["r2"]
-    assert section["by_level"]["tokens"]["level0"]["r2"] < 0.3
+    # A single step of something else says nothing about what is hidden, and is not asked.
+    tokens = section["by_level"].get("tokens")
+    assert tokens is None if part == "hidden" else tokens["level0"]["r2"] < 0.3
     assert section["num_frames"] == test.mask(part, level).sum()
     # 10 of 15 test clips have a square; hidden for 6 frames each, of which every second is asked.
     if part == "hidden":

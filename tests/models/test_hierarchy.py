@@ -110,3 +110,47 @@ def test_hierarchy__refuses_what_does_not_fit(encoder_config, level_configs):
 def test_hierarchy__any_number_of_levels(encoder_config, level_configs, clip):
     flat = Hierarchy(encoder_config, level_configs[:1])
     assert len(flat.predict(flat.encode(clip.frames))) == 1
+
+
+def test_predict_branches__equals_whole_clips_and_shares_what_they_share(hierarchy, clip):
+    tokens = hierarchy.encode(clip.frames)
+    generator = torch.Generator().manual_seed(1)
+    starts = [values.shape[1] // 2 for values in tokens]
+    clips = []
+    for values, start in zip(tokens, starts, strict=True):
+        branches = values.clone()
+        branches[:, start:] = torch.randn(branches[:, start:].shape, generator=generator)
+        clips.append(torch.cat([values, branches]))
+    hierarchy.reset_heads()
+    with torch.no_grad():
+        whole = hierarchy.predict(clips)
+        shared = hierarchy.predict_branches(clips, starts)
+        some = hierarchy.predict_branches(clips, starts, levels=[1])
+    assert list(some) == [1] and torch.equal(some[1].context, shared[1].context)
+    for level, prediction in enumerate(whole):
+        own, start = shared[level], starts[level]
+        assert torch.allclose(own.context, prediction.context, atol=1e-5)
+        assert torch.equal(own.context[:2, :start], own.context[2:, :start])
+        for horizon, values in prediction.predicted.items():
+            assert torch.allclose(own.predicted[horizon], values, atol=1e-5)
+    # Clips that never part.
+    same = [torch.cat([values[:2], values[:2]]) for values in clips]
+    ends = [values.shape[1] for values in same]
+    with torch.no_grad():
+        alike = hierarchy.predict_branches(same, ends)
+    assert torch.equal(alike[0].context[:2], alike[0].context[2:])
+
+
+def test_predict_on__piece_by_piece_equals_all_at_once(hierarchy, clip):
+    hierarchy.reset_heads()
+    with torch.no_grad():
+        tokens = hierarchy.encode(clip.frames)
+        whole = hierarchy.predict(tokens)
+        for level, values in enumerate(tokens):
+            memory = []
+            pieces = [hierarchy.predict_on(piece, level, memory) for piece in values.split(2, 1)]
+            context = torch.cat([piece.context for piece in pieces], 1)
+            assert torch.allclose(context, whole[level].context, atol=1e-5)
+            for horizon, expected in whole[level].predicted.items():
+                found = torch.cat([piece.predicted[horizon] for piece in pieces], 1)
+                assert torch.allclose(found, expected, atol=1e-5)

@@ -7,8 +7,6 @@
                     broken
 """
 
-import contextlib
-import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,10 +33,10 @@ from worldmodel.data.truth import MEMBERS as TRUTH_MEMBERS
 from worldmodel.data.truth import decode_truth, take_frames
 from worldmodel.data.video import Backend, VideoDecoder, open_video
 from worldmodel.errors import InputError
+from worldmodel.memory import keep_freed_memory
 
 # Batches that a worker may be ahead.
 PREFETCH_FACTOR = 2
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's settings in malloc.h
 
 
 class ClipDataset(Dataset[ClipBatch]):
@@ -324,9 +322,4 @@ def _ring(dataset: ClipDataset, num_videos: int, num_workers: int) -> FrameRing 
 def _begin_worker(worker: int) -> None:
     # One process per core is meant; threads of several workers would only wait for each other.
     torch.set_num_threads(1)
-    # glibc gives the memory of each clip back to the system and asks for it again, page by page,
-    # for the next: 0.4 ms of a clip that takes 3. Not with these; where there is no glibc, nothing.
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    keep_freed_memory()

@@ -28,11 +28,10 @@ from worldmodel.evaluation.depth_heads import (
     Parts,
     fit_conv,
     fit_linear,
-    one_thread,
 )
 from worldmodel.evaluation.depth_metrics import NUM_SUMS, cell_sums, scores_of
 from worldmodel.evaluation.footage import Footage
-from worldmodel.evaluation.network import LevelShape
+from worldmodel.evaluation.network import LevelShape, one_thread
 from worldmodel.evaluation.probes import bootstrap_groups
 
 # Depth is read at 4 x 4 places per token of level 0: 16 x 16 for 4 x 4 tokens, one per 4 x 4 pixels

@@ -7,7 +7,6 @@ what is not linear, the convolution's.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -26,9 +25,9 @@ NEAREST_M = 0.1
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 HIDDEN = 128
-# 6 passes over 4096 frames; as many steps over fewer, so that how well they are learned does not
+# 4 passes over 4096 frames; as many steps over fewer, so that how well they are learned does not
 # depend on how many there are.
-NUM_STEPS = 384
+NUM_STEPS = 256
 NUM_CHECKS = 8
 FRAMES_PER_STEP = 64
 # Half and twice this rate changed rmse by 0.5 % (tokens of the tiny model, 1024 clips), another
@@ -37,21 +36,6 @@ LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 # Wider tokens are first mapped to half this width: 3 x 3 weights on 768 would take minutes.
 MAX_CONV_DIM = 256
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, so that a sum is the same to the bit however many cores there are.
-
-    It costs little: the matrices are small. On two cores that were busy with something else, two
-    threads that wait for one another took more than ten times as long as one.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

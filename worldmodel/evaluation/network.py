@@ -5,6 +5,7 @@ cannot round differently for another batch size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -59,6 +60,21 @@ class Network(Protocol):
         Entry τ depends on no step after τ. Models whose steps are not local take the frames that
         the tokens come from as a second argument.
         """
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, so that a sum is the same to the bit however many cores there are.
+
+    It costs little: the matrices are small, and other processes use the other cores. Beside busy
+    ones, two threads that wait for one another took more than ten times as long as one.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

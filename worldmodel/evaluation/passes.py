@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from worldmodel.data.shards import SampleRef
 from worldmodel.errors import InputError
+from worldmodel.memory import keep_freed_memory
 
 # Chunks that each worker may be ahead of what was taken: some 25 MB each for clips.
 CHUNKS_AHEAD = 6
@@ -60,8 +61,9 @@ class _Chunks(Dataset[Any]):
         return items if self.work is None else self.work(items)
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def run_pass(
         dataset,
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         prefetch_factor=max(2, ahead // group) if workers else None,
     )
     bar = tqdm(total=len(refs), desc=title, unit="sample", disable=pace.quiet or not title)

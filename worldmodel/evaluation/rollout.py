@@ -7,6 +7,7 @@ level takes one large step where level 0 takes many small ones.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,15 +196,25 @@ def roll_out(network: Network, tokens: Sequence[Tensor], route: Route, start: in
         `(B, route.runs * route.horizon, N, D)`.
     """
     horizons = levels_of(network)[route.level].horizons
-    known = tokens[route.level][:, : start + 1]
+    known = fresh = tokens[route.level][:, : start + 1]
+    predict_on = getattr(network, "predict_on", None)
+    memory: list[Any] = []
+    predicted: dict[int, Tensor] = {}
     for _ in range(route.runs):
-        given = [known if n == route.level else each for n, each in enumerate(tokens)]
-        predicted = predict_level(network, given, route.level).predicted
+        if predict_on is not None:
+            new = predict_on(fresh, route.level, memory).predicted
+            predicted = {
+                h: torch.cat([predicted[h], v], 1) if predicted else v for h, v in new.items()
+            }
+        else:
+            given = [known if n == route.level else each for n, each in enumerate(tokens)]
+            predicted = predict_level(network, given, route.level).predicted
         last, following = known.shape[1] - 1, []
         for ahead in range(1, route.horizon + 1):
             horizon = min(h for h in horizons if h >= ahead)
             following.append(predicted[horizon][:, max(last + ahead - horizon, 0)])
-        known = torch.cat([known, torch.stack(following, dim=1)], dim=1)
+        fresh = torch.stack(following, dim=1)
+        known = torch.cat([known, fresh], dim=1)
     return known[:, start + 1 :]
 
 
@@ -228,7 +239,10 @@ class RolloutAnswers:
 def answer_rollouts(
     network: Network, heads: Mapping[int, LinearProbe], seen: Observation
 ) -> RolloutAnswers:
-    """Follow every route in the clips whose object is in full view at its start and its end."""
+    """Follow every route in the clips whose object was seen before, and is in full view at the end.
+
+    Between the two it may be hidden: to look that far ahead is what slow levels are for.
+    """
     answers = RolloutAnswers()
     levels = levels_of(network)
     if not network.steps_are_local or len(levels) < 2:
@@ -270,7 +284,8 @@ def answer_rollouts(
 
 
 def _reaches(track: Track, start: int, gaps: Sequence[int] | Mapping[int, object]) -> bool:
-    return bool(track.visible[start]) and any(track.visible[start + gap] for gap in gaps)
+    been_seen = track.visible[: start + 1].any()
+    return bool(been_seen) and any(track.visible[start + gap] for gap in gaps)
 
 
 def _decode(head: LinearProbe, level: LevelShape, step: Tensor) -> np.ndarray:

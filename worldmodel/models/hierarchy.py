@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from worldmodel.errors import InputError
 from worldmodel.models.encoder import EncoderConfig, FrameEncoder, StepEncoder
 from worldmodel.models.predictor import Predictor
+from worldmodel.models.transformer import KeysValues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +184,52 @@ class Hierarchy(nn.Module):
             LevelPrediction(*level.predictor(level_tokens))
             for level, level_tokens in zip(self.levels, tokens, strict=True)
         ]
+
+    def predict_on(self, tokens: Tensor, level: int, memory: list[KeysValues]) -> LevelPrediction:
+        """What one level predicts at steps that follow those it remembers.
+
+        Args:
+            tokens: the new steps `(B, T, N_l, D_l)`.
+            level: of the hierarchy.
+            memory: of all steps before, empty at first; lengthened in place.
+        """
+        return LevelPrediction(*self.levels[level].predictor(tokens, memory))
+
+    def predict_branches(
+        self, tokens: Sequence[Tensor], starts: Sequence[int], levels: Sequence[int] | None = None
+    ) -> dict[int, LevelPrediction]:
+        """What `predict` gives for clips of which the second half begins like the first half.
+
+        What they share is computed once.
+
+        Args:
+            tokens: per level `(2 n, T_l, N_l, D_l)`; clip n + i equals clip i before `starts[l]`.
+            starts: per level the first step that may differ, at least 1.
+            levels: which to predict; all by default.
+
+        Returns:
+            By level.
+        """
+        found = {}
+        for number in range(len(self.levels)) if levels is None else levels:
+            stems, branches = tokens[number].chunk(2)
+            predictor, start = self.levels[number].predictor, starts[number]
+            # Kept for each token position of each clip: (n N_l, heads, steps, width).
+            memory: list[KeysValues] = []
+            context, predicted = predictor(stems, memory)
+            memory = [(keys[:, :, :start], values[:, :, :start]) for keys, values in memory]
+            if start < stems.shape[1]:
+                rest, ahead = predictor(branches[:, start:], memory)
+                context = torch.cat([context, torch.cat([context[:, :start], rest], 1)])
+                predicted = {
+                    h: torch.cat([own, torch.cat([own[:, :start], ahead[h]], 1)])
+                    for h, own in predicted.items()
+                }
+            else:
+                context = torch.cat([context, context])
+                predicted = {h: torch.cat([own, own]) for h, own in predicted.items()}
+            found[number] = LevelPrediction(context, predicted)
+        return found
 
     def reset_heads(self) -> None:
         """Re-initialise all prediction heads at the default scale (see `Predictor.reset_heads`)."""

@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.models.transformer import FeedForward, SelfAttention
+from worldmodel.models.transformer import FeedForward, KeysValues, SelfAttention
 
 
 class Predictor(nn.Module):
@@ -56,17 +56,31 @@ class Predictor(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(
-        self, tokens: Float[Tensor, "batch time tokens dim"]
+        self, tokens: Float[Tensor, "batch time tokens dim"], memory: list[KeysValues] | None = None
     ) -> tuple[
         Float[Tensor, "batch time tokens width"], dict[int, Float[Tensor, "batch time tokens dim"]]
     ]:
-        """Context state at every step τ, and per horizon h the tokens predicted for τ + h."""
+        """Context state at every step τ, and per horizon h the tokens predicted for τ + h.
+
+        Args:
+            tokens: steps from the first on, or those that follow the remembered ones.
+            memory: what was seen before, one entry per layer, or empty; lengthened in place.
+        """
         batch, time = tokens.shape[:2]
+        past = memory if memory else [None] * len(self.over_time)
+        seen = []
         x = self.embed(tokens) + self.position
-        for over_time, over_tokens in zip(self.over_time, self.over_tokens, strict=True):
-            x = over_time(rearrange(x, "b t n w -> (b n) t w"))
+        for over_time, over_tokens, known in zip(
+            self.over_time, self.over_tokens, past, strict=True
+        ):
+            x, keys_values = cast(SelfAttention, over_time).extend(
+                rearrange(x, "b t n w -> (b n) t w"), known
+            )
+            seen.append(keys_values)
             x = over_tokens(rearrange(x, "(b n) t w -> (b t) n w", b=batch))
             x = rearrange(x, "(b t) n w -> b t n w", t=time)
+        if memory is not None:
+            memory[:] = seen
         context = self.norm(x)
         return context, {int(h): tokens + head(context) for h, head in self.heads.items()}
 

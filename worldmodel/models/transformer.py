@@ -5,6 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+KeysValues = tuple[Tensor, Tensor]
+"""What attention remembers of positions: `(batch, heads, length, width)` each."""
+
 
 class SelfAttention(nn.Module):
     """Pre-norm multi-head self-attention with a residual connection.
@@ -31,23 +34,50 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length dim"]:
+        return self.extend(x)[0]
+
+    def extend(
+        self, x: Float[Tensor, "batch length dim"], past: KeysValues | None = None
+    ) -> tuple[Float[Tensor, "batch length dim"], KeysValues]:
+        """Attend to remembered positions as well, which come before those of `x`.
+
+        Args:
+            x: the new positions.
+            past: what an earlier call returned; only where attention is causal.
+
+        Returns:
+            The new positions, and keys and values of all so far, `(batch, heads, length, width)`.
+        """
         batch, length, dim = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        start = 0 if past is None else past[0].shape[2]
         if self.causal:
-            q, k = rotate(q), rotate(k)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return x + self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+            q, k = rotate(q, start), rotate(k, start)
+        if past is None:
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        else:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+            sees = torch.ones(length, start + length, dtype=torch.bool, device=x.device)
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=sees.tril(start))
+        return x + self.out(mixed.transpose(1, 2).reshape(batch, length, dim)), (k, v)
 
 
-def rotate(x: Float[Tensor, "*batch length dim"]) -> Float[Tensor, "*batch length dim"]:
+def rotate(
+    x: Float[Tensor, "*batch length dim"], start: int = 0
+) -> Float[Tensor, "*batch length dim"]:
     """Rotary position embedding: pair i of a vector turned by position / 1000^(2i/dim) radians.
 
     The base is 1000 where text models take 10000: clips are tens to hundreds of steps long.
+
+    Args:
+        x: vectors at positions from `start` on.
+        start: the first position.
     """
     length, half = x.shape[-2], x.shape[-1] // 2
     frequency = 1000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * frequency
+    position = torch.arange(start, start + length, device=x.device, dtype=torch.float32)
+    angle = position[:, None] * frequency
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -4,8 +4,7 @@ Each block is scored by itself, on one thread and with shapes that depend on not
 so that its scores are the same to the bit in whatever process and company it is scored.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +21,7 @@ from worldmodel.evaluation.network import (
     Place,
     chunked,
     levels_of,
+    one_thread,
     predict_level,
     run_chunk,
 )
@@ -43,10 +43,11 @@ from worldmodel.evaluation.surprise.splices import (
 )
 
 CPU = torch.device("cpu")
-CONTEXT_FRAMES = (4, 8, 16)
-# Windows end at every fourth frame. The literature slides them by two (Garrido et al. 2025, arXiv
-# 2502.11831), at twice the cost: with four they take three times as long as the whole past does.
-WINDOW_STRIDE_FRAMES = 4
+# Half a second is shorter than nearly all hidings at 8 fps, and two seconds longer than nearly all.
+CONTEXT_FRAMES = (4, 16)
+# Short windows end at every fourth frame, longer ones, which cost most, at every eighth. The
+# literature slides them by two (Garrido et al. 2025, arXiv 2502.11831).
+WINDOW_STRIDE_FRAMES, SHORT_FRAMES = (4, 8), 8
 # Steps that the predictor sees at once in windows: as many as in four clips of 32 frames.
 WINDOW_STEPS = 128
 
@@ -80,6 +81,12 @@ class FourClips:
         """`(4, T // span)` numbers that are equal where frames of the same step are."""
         owners = self.owners(span)
         return owners * owners.shape[1] + np.arange(owners.shape[1])
+
+    def branch_start(self, span: int) -> int:
+        """The first step at which AB differs from AA, or BA from BB; their number if none does."""
+        names = self.step_names(span)
+        differ = np.flatnonzero((names[2:] != names[:2]).any(0))
+        return int(differ[0]) if len(differ) else names.shape[1]
 
 
 def encode_four(network: Network, clips: FourClips, device: torch.device) -> list[Tensor]:
@@ -153,7 +160,7 @@ def window_ends(num_steps: int, window: Window, span: int) -> np.ndarray:
         span: frames per step.
     """
     _, horizon, frames = window
-    stride = max(WINDOW_STRIDE_FRAMES // span, 1)
+    stride = max(WINDOW_STRIDE_FRAMES[frames > SHORT_FRAMES] // span, 1)
     return np.arange(frames // span - 1, num_steps - horizon, stride)
 
 
@@ -232,17 +239,6 @@ def pixel_curves(clips: FourClips) -> dict[CurveKey, np.ndarray]:
             rows.append(np.log1p(np.maximum(change, 0) / num_pixels))
         curves[name] = np.stack(rows)
     return curves
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread: sums in several would round by their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,12 +396,16 @@ def _finite(curve: np.ndarray, key: CurveKey, block: Block) -> np.ndarray:
 def _predict(
     network: Network, tokens: list[Tensor], clips: FourClips, wanted: Wanted, device: torch.device
 ) -> dict[int, Any]:
-    """Predictions of the levels that are needed; of all at once where nearly all are."""
+    """Predictions of the levels that are needed; what clips share is predicted once."""
     if not network.steps_are_local:
-        return dict(enumerate(network.predict(tokens, clips.frames.to(device))))  # type: ignore[call-arg]
-    if wanted.states or wanted.places is None:
-        return dict(enumerate(network.predict(tokens)))
-    needed = sorted({level for level, _ in wanted.places})
+        frames = clips.frames.to(device)
+        return dict(enumerate(network.predict(tokens, frames)))  # type: ignore[call-arg]
+    needed = list(range(len(tokens)))
+    if not wanted.states and wanted.places is not None:
+        needed = sorted({level for level, _ in wanted.places})
+    if hasattr(network, "predict_branches"):
+        starts = [clips.branch_start(level.span) for level in levels_of(network)]
+        return network.predict_branches(tokens, starts, needed)
     return {level: predict_level(network, tokens, level) for level in needed}
 
 
