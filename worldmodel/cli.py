@@ -281,7 +281,7 @@ def bench(config: Namespace) -> None:
 
 def evaluate_arguments(parser: ArgumentParser) -> None:
     """Measure what a checkpoint knows: a report with figures, every number beside its nulls."""
-    from worldmodel.evaluation.benchmark_options import BenchmarkOptions
+    from worldmodel.evaluation.benchmarks.options import BenchmarkOptions
 
     parser.add_argument(
         "--checkpoint",
@@ -333,8 +333,8 @@ def evaluate(config: Namespace) -> None:
 
 def evaluate_on_benchmark(config: Namespace) -> None:
     """Run `evaluate --benchmark`."""
-    from worldmodel.evaluation.benchmark_options import BenchmarkOptions
-    from worldmodel.evaluation.benchmarks import run_benchmark
+    from worldmodel.evaluation.benchmarks.options import BenchmarkOptions
+    from worldmodel.evaluation.benchmarks.run import run_benchmark
 
     if config.root is None:
         raise InputError(f"--benchmark {config.benchmark} needs --root, the benchmark's folder")
@@ -364,7 +364,7 @@ def surprise_arguments(parser: ArgumentParser) -> None:
 
 def surprise(config: Namespace) -> None:
     """Run `surprise`."""
-    from worldmodel.evaluation.video_surprise import surprise_videos
+    from worldmodel.evaluation.videos.video_surprise import surprise_videos
 
     if (config.level is None) != (config.horizon is None):
         raise InputError("give both --level and --horizon, or neither")

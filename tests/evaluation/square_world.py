@@ -101,6 +101,10 @@ class Planted:
             for span in (1, 2)
         ]
 
+    def to(self, device: torch.device) -> "Planted":
+        """It has no weights to move."""
+        return self
+
     def encode(self, frames: Tensor) -> list[Tensor]:
         shown = (frames > 200).float().flatten(2).mean(2)
         pairs = shown.unflatten(1, (-1, 2)).mean(2)

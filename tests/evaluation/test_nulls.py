@@ -12,7 +12,7 @@ from worldmodel.evaluation.nulls import (
     running_mean,
     sightings,
 )
-from worldmodel.evaluation.probes import fit_ridge
+from worldmodel.evaluation.probes.linear import fit_ridge
 
 
 def learn(fit: DriftFit, tokens: torch.Tensor) -> None:

@@ -51,6 +51,11 @@ class TokenMoments(Metric):
         mean = self.total / count
         return self.moment / count - torch.outer(mean, mean)
 
+    def smallest_deviation(self) -> Float[Tensor, ""]:
+        """Standard deviation of the dimension that varies least, in units of the tokens."""
+        variance = self.covariance().diagonal().min()
+        return torch.where(variance > self.rounding(), variance, 0.0).clamp(min=0).sqrt()
+
     def rounding(self) -> Float[Tensor, ""]:
         """Variance that cannot be told from rounding, given how large the tokens are."""
         return ROUNDING_SHARE * self.moment.trace() / self.count.clamp(min=1)
@@ -80,6 +85,5 @@ class MinStd(TokenMoments):
     """Standard deviation of the dimension that varies least; 0 when one is constant."""
 
     def compute(self) -> Float[Tensor, ""]:
-        """The smallest standard deviation over dimensions, in units of the tokens."""
-        variance = self.covariance().diagonal().min()
-        return torch.where(variance > self.rounding(), variance, 0.0).clamp(min=0).sqrt()
+        """See `smallest_deviation`."""
+        return self.smallest_deviation()

@@ -14,17 +14,7 @@ import numpy as np
 import torch
 
 from worldmodel.data.shards import SampleRef, read_metadata
-from worldmodel.evaluation.collapse import EffectiveRank, MinStd
-from worldmodel.evaluation.depth import (
-    MAX_TRAIN_CLIPS,
-    MAX_VAL_CLIPS,
-    DepthClip,
-    DepthPlan,
-    DepthSamples,
-    DepthScores,
-    fit_depth,
-    take_depth,
-)
+from worldmodel.evaluation.collapse import EffectiveRank
 from worldmodel.evaluation.footage import (
     Block,
     Footage,
@@ -41,8 +31,21 @@ from worldmodel.evaluation.network import (
     one_thread,
     run_chunk,
 )
-from worldmodel.evaluation.objects import PERMANENCE_KINDS, hidden_windows, is_present
-from worldmodel.evaluation.observe import (
+from worldmodel.evaluation.passes import Pace, run_pass
+from worldmodel.evaluation.pictures import HiddenClip, Shown
+from worldmodel.evaluation.prediction import PredictionErrors
+from worldmodel.evaluation.probes.depth import (
+    MAX_TRAIN_CLIPS,
+    MAX_VAL_CLIPS,
+    DepthClip,
+    DepthPlan,
+    DepthSamples,
+    DepthScores,
+    fit_depth,
+    take_depth,
+)
+from worldmodel.evaluation.probes.objects import PERMANENCE_KINDS, hidden_windows, is_present
+from worldmodel.evaluation.probes.observe import (
     CONTEXT,
     MODEL,
     UNTRAINED,
@@ -50,11 +53,8 @@ from worldmodel.evaluation.observe import (
     Observation,
     observe,
 )
-from worldmodel.evaluation.passes import Pace, run_pass
-from worldmodel.evaluation.permanence import HiddenWorlds, permanence_section
-from worldmodel.evaluation.pictures import HiddenClip, Shown
-from worldmodel.evaluation.prediction import PredictionErrors
-from worldmodel.evaluation.rollout import (
+from worldmodel.evaluation.probes.permanence import HiddenWorlds, permanence_section
+from worldmodel.evaluation.probes.rollout import (
     AheadAnswers,
     RolloutAnswers,
     ahead_section,
@@ -63,17 +63,9 @@ from worldmodel.evaluation.rollout import (
     rollout_section,
     token_heads,
 )
-from worldmodel.evaluation.samples import PARTS, Samples
-from worldmodel.evaluation.states import asked_steps, flat_states
-from worldmodel.evaluation.surprise import (
-    BlockScores,
-    ScoreBlocks,
-    choose,
-    headline_section,
-    join_scores,
-    surprise_sections,
-)
-from worldmodel.evaluation.things import (
+from worldmodel.evaluation.probes.samples import PARTS, Samples
+from worldmodel.evaluation.probes.states import asked_steps, flat_states
+from worldmodel.evaluation.probes.things import (
     QUESTIONS,
     ThingAnswers,
     ThingProbes,
@@ -81,7 +73,7 @@ from worldmodel.evaluation.things import (
     fit_things,
     thing_section,
 )
-from worldmodel.evaluation.whereabouts import (
+from worldmodel.evaluation.probes.whereabouts import (
     Answers,
     Whereabouts,
     answer,
@@ -89,6 +81,14 @@ from worldmodel.evaluation.whereabouts import (
     fit_whereabouts,
     position_section,
     velocity_section,
+)
+from worldmodel.evaluation.surprise import (
+    BlockScores,
+    ScoreBlocks,
+    choose,
+    headline_section,
+    join_scores,
+    surprise_sections,
 )
 from worldmodel.models.checkpoint import ClipSpec, LoadedModel
 
@@ -442,7 +442,7 @@ def _examine(
         whole.rollouts.merge(part.rollouts)
         errors.merge(part.errors)
         for mine, theirs in zip(moments, part.moments, strict=True):
-            mine.merge_state(theirs.metric_state)
+            mine.merge_state(theirs)
         depth.add(part.depth)
         whole.shown = HiddenClip.longest(whole.shown + part.shown)
     return whole
@@ -452,12 +452,10 @@ def _collapse_section(moments: Sequence[EffectiveRank], num_clips: int) -> dict[
     """`collapse.level{l}` from the moments of test tokens."""
     section: dict[str, dict] = {}
     for level, rank in enumerate(moments):
-        spread = MinStd(rank.dim)
-        spread.merge_state(rank.metric_state)
         section[f"level{level}"] = {
             "effective_rank": float(rank.compute()),
             "rank_fraction": float(rank.compute()) / rank.dim,
-            "min_std": float(spread.compute()),
+            "min_std": float(rank.smallest_deviation()),
             "num_clips": num_clips,
         }
     return section

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from worldmodel.evaluation import figures
 from worldmodel.evaluation.card_figure import card_figure
-from worldmodel.evaluation.depth import DepthPictures
 from worldmodel.evaluation.footage import Block
-from worldmodel.evaluation.observe import CONTEXT
-from worldmodel.evaluation.samples import Samples
+from worldmodel.evaluation.probes.depth import DepthPictures
+from worldmodel.evaluation.probes.observe import CONTEXT
+from worldmodel.evaluation.probes.samples import Samples
+from worldmodel.evaluation.probes.whereabouts import Whereabouts
 from worldmodel.evaluation.surprise import BlockScores, Choice, splice_frames
-from worldmodel.evaluation.whereabouts import Whereabouts
 
 NUM_CLIPS = 4
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.evaluation.probes import auroc
+from worldmodel.evaluation.scores import auroc
 from worldmodel.evaluation.surprise.choice import (
     Choice,
     clip_scores,

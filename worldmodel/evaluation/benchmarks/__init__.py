@@ -1,0 +1,1 @@
+"""Published benchmarks, scored as their authors do where that can be trusted."""

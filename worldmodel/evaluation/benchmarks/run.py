@@ -1,0 +1,98 @@
+"""Published benchmarks behind one door: which there are, and where the headline is read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldmodel.data.benchmarks import BENCHMARKS as EXPECTATION
+from worldmodel.errors import InputError
+from worldmodel.evaluation.benchmarks.classification import evaluate_classification
+from worldmodel.evaluation.benchmarks.depth_benchmarks import evaluate_depth_benchmark
+from worldmodel.evaluation.benchmarks.expectation import evaluate_benchmark
+from worldmodel.evaluation.benchmarks.options import BenchmarkOptions
+from worldmodel.evaluation.network import Place
+from worldmodel.models.checkpoint import load_model
+
+DEPTH = ("nyuv2", "kitti")
+CLASSIFICATION = ("ssv2", "kinetics", "list")
+NAMES = (*EXPECTATION, *DEPTH, *CLASSIFICATION)
+
+
+def run_benchmark(
+    name: str,
+    root: Path,
+    checkpoint: str | Path,
+    out: Path,
+    options: BenchmarkOptions,
+    num_workers: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score a checkpoint on a benchmark and write `NAME.json` and `NAME.md` into a folder.
+
+    Args:
+        name: one of `NAMES`.
+        root: the benchmark's folder.
+        checkpoint: see `load_model`.
+        out: where to; made where missing.
+        options: what only some benchmarks ask for.
+        num_workers: processes that read, where there is a use for them.
+        seed: of untrained networks, probes and bootstrap.
+
+    Raises:
+        InputError: no such benchmark, or something of it is missing.
+    """
+    if name not in NAMES:
+        raise InputError(f"there is no benchmark {name!r}; there are {', '.join(NAMES)}")
+    model = load_model(checkpoint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.network.to(device)
+    if name in EXPECTATION:
+        place = chosen_place(Path(checkpoint))
+        return evaluate_benchmark(
+            name, root, model, out, place, device, options.split, options.num_untrained or 3, seed
+        )
+    if name in DEPTH:
+        given = (("train", options.train_list), ("test", options.test_list))
+        lists = {split: path for split, path in given if path is not None}
+        return evaluate_depth_benchmark(
+            name,
+            root,
+            model,
+            out,
+            device,
+            seed,
+            max_train=options.max_train,
+            max_test=options.max_test,
+            num_untrained=options.num_untrained or 3,
+            lists=lists or None,
+            crop=options.crop,
+        )
+    return evaluate_classification(
+        name,
+        root,
+        model,
+        out,
+        device,
+        seed,
+        max_train=options.max_train,
+        max_validation=options.max_test,
+        num_clips=options.num_clips,
+        max_skipped_share=options.max_skipped_share,
+        num_workers=num_workers,
+        num_untrained=options.num_untrained or 1,
+    )
+
+
+def chosen_place(checkpoint: Path) -> Place | None:
+    """The single level and horizon that validation blocks of the physics world chose.
+
+    Read from the report in the checkpoint's run; None where it has none.
+    """
+    path = checkpoint.parent.parent / "report" / "report.json"
+    try:
+        peak = json.loads(path.read_text(encoding="utf-8"))["surprise"]["overall"]["peak"]
+        return int(peak["level"]), int(peak["horizon"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

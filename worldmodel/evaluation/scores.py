@@ -1,0 +1,77 @@
+"""What answers are judged by: scores, and their intervals."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def r2_score(predicted: np.ndarray, true: np.ndarray) -> float:
+    """1 - squared error / spread of the truth, both summed over rows and columns.
+
+    At most 1; 0 for the best constant; 0 as well where the truth does not vary at all.
+    """
+    spread = float(((true - true.mean(0)) ** 2).sum())
+    if spread == 0:
+        return 0.0
+    return 1 - float(((predicted - true) ** 2).sum()) / spread
+
+
+def mean_distance(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean absolute error over rows and columns, in the truth's unit."""
+    return float(np.abs(predicted - true).mean())
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Share of (positive, negative) pairs in which the positive scores higher; ties count half.
+
+    0.5 where one of the classes is empty: there is nothing to tell apart.
+    """
+    positive = positive.astype(bool)
+    high, low = np.sort(scores[positive]), np.sort(scores[~positive])
+    if not len(high) or not len(low):
+        return 0.5
+    below = np.searchsorted(low, high, side="left").sum()
+    equal = np.searchsorted(low, high, side="right").sum() - below
+    return float((below + 0.5 * equal) / (len(high) * len(low)))
+
+
+def bootstrap_groups(
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    groups: np.ndarray,
+    combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    seed: int = 0,
+    resamples: int = 2000,
+) -> list[float]:
+    """95 % interval of a ratio of sums, resampling whole groups.
+
+    Rows of one clip are not independent, so clips are resampled and not rows.
+
+    Args:
+        numerator: `(n,)`, such as squared errors.
+        denominator: `(n,)`, such as squared distances from the mean, or ones.
+        groups: `(n,)`, the clip or block of each row, whole numbers from 0.
+        combine: the score from both sums.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    _, number = np.unique(groups, return_inverse=True)
+    top, bottom = np.bincount(number, numerator), np.bincount(number, denominator)
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(0, len(top), size=(resamples, len(top)))
+    top_sums, bottom_sums = top[rows].sum(1), bottom[rows].sum(1)
+    usable = bottom_sums > 0
+    if not usable.any():
+        return [0.0, 0.0]
+    low, high = np.percentile(combine(top_sums[usable], bottom_sums[usable]), [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def r2_interval(predicted: np.ndarray, true: np.ndarray, groups: np.ndarray) -> list[float]:
+    """95 % interval of `r2_score`, resampling clips; spread around the mean of all rows."""
+    return bootstrap_groups(
+        ((predicted - true) ** 2).sum(1),
+        ((true - true.mean(0)) ** 2).sum(1),
+        groups,
+        lambda error, spread: 1 - error / spread,
+    )

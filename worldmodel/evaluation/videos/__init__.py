@@ -1,0 +1,1 @@
+"""Surprise over time on any video."""
