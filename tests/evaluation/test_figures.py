@@ -59,6 +59,47 @@ def test_hidden_position_shades_hidden_frames() -> None:
     assert "px" in labels(figure)
 
 
+def kind_entry(score: float, biased: bool) -> dict:
+    null = {"mean": 0.5, "low": 0.3, "high": 0.7, "num_networks": 10, "biased": biased}
+    entry = {"relative_accuracy": score, "ci95": [score - 0.1, score + 0.05], "num_blocks": 20}
+    return entry | {"place": "level 1, 2 steps ahead", "null": {"untrained": null}}
+
+
+def test_surprise_kinds_shows_each_kind_beside_its_untrained_networks() -> None:
+    section = {"reveal": kind_entry(0.9, False), "collision": kind_entry(0.6, True)}
+    (axes,) = figures.surprise_kinds(section).axes
+    assert [bar.get_height() for bar in axes.patches] == [0.9, 0.6, 0.5, 0.5]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "reveal\n20 blocks",
+        "collision\n20 blocks",
+    ]
+    # Only the kind whose null is not at chance is marked.
+    assert [text.get_text() for text in axes.texts] == ["not at\nchance"]
+    assert "level 1, 2 steps ahead" in axes.get_title()
+    assert figures.surprise_kinds({"absent": "it predicts nothing"}) is None
+
+
+def test_position_ahead_shows_prediction_copy_and_real_tokens_of_each_level() -> None:
+    def entry(frames: int, error: float) -> dict:
+        null = {"copy": {"mae_px": error + 1}}
+        return {"horizon_frames": frames, "mae_px": error, "real_tokens": {"mae_px": 1.0}} | {
+            "null": null
+        }
+
+    section = {
+        "level0": {"h2": entry(2, 4.0), "h1": entry(1, 3.0)},
+        "level1": {"h1": entry(2, 5.0)},
+    }
+    (axes,) = figures.position_ahead(section).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert len(lines) == 6
+    assert lines["level 0, predicted"].get_xdata().tolist() == [1, 2]
+    assert lines["level 0, predicted"].get_ydata().tolist() == [3, 4]
+    assert lines["level 1, copied"].get_ydata().tolist() == [6]
+    assert "px" in axes.get_ylabel() and "frames" in axes.get_xlabel()
+    assert figures.position_ahead({}) is None
+
+
 def test_tokens_that_differ_get_colours_that_differ() -> None:
     tokens = torch.zeros(4, 4, 5)
     tokens[2:, :, 0] = 1

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worldmodel.evaluation.section_tables import chance_text, number, table
 from worldmodel.evaluation.section_tables import interval as interval_text
-from worldmodel.evaluation.section_tables import number, table
 
 KNOWS, SOME, NOT_YET, WORSE = "knows", "some", "not yet", "worse than chance"
 NO_INTERVAL, NOT_MEASURED = "no interval", "not measured"
@@ -618,7 +618,7 @@ def _measure_cells(measure: Mapping[str, Any]) -> list[str]:
         interval_text(measure["interval"]),
         number(measure["chance"]),
         f"{number(strongest['score'])} {strongest['name']}" if strongest else "-",
-        number(measure["p_holm"].get("chance"), 3),
+        chance_text(measure["p_holm"].get("chance")),
         measure["verdict"],
     ]
 

@@ -31,7 +31,7 @@ LOOKS = {
     NO_INTERVAL: ("X", BLACK),
 }
 BAND, NULL_BAR, FAINT = "0.955", "0.82", "0.4"
-WIDTH_INCHES, ROW_INCHES, SUB_ROW_INCHES = 13.0, 0.54, 0.36
+WIDTH_INCHES, ROW_INCHES, SUB_ROW_INCHES = 13.6, 0.54, 0.36
 TOP_INCHES, BOTTOM_INCHES = 1.25, 1.1
 # Shares of the figure's width: the plot, where the age ends, and where other columns begin.
 PLOT = (0.325, 0.63)
@@ -171,7 +171,7 @@ def raw_text(measure: Mapping[str, Any]) -> str:
     spread = f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     best = f", {strongest['name'].replace('_', ' ')} {strongest['score']:.2f}" if strongest else ""
     tested = measure["p_holm"].get("chance")
-    p = "" if tested is None else f", p {tested:.2g}"
+    p = "" if tested is None else ", p <.001" if tested < 0.001 else f", p {tested:.2g}"
     return (
         f"{unit(measure['metric'])} {measure['score']:.2f}{spread}\n"
         f"chance {measure['chance']:.2f}{best}{p}"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from worldmodel.evaluation import figures
 from worldmodel.evaluation.card_figure import card_figure
 from worldmodel.evaluation.footage import Block
+from worldmodel.evaluation.network import Place
 from worldmodel.evaluation.probes.depth import DepthPictures
 from worldmodel.evaluation.probes.observe import CONTEXT
 from worldmodel.evaluation.probes.samples import Samples
@@ -97,14 +98,18 @@ def position_figure(shown: Shown) -> Figure | None:
     )
 
 
-def block_figure(shown: Shown) -> Figure | None:
-    """The first `reveal` block of the split, at the best single place of validation."""
-    if not shown.blocks or shown.choice is None:
-        return None
-    block, fps = shown.blocks[0], shown.fps
-    level, horizon = shown.choice.place
-    curves = shown.scores.curves[level, horizon][shown.scores.keys.index(block.key)]
-    span = shown.spans[level]
+def block_figure(block: Block, scores: BlockScores, place: Place, span: int, fps: float) -> Figure:
+    """Surprise over time on the four clips of a block.
+
+    Args:
+        block: one of those that were scored.
+        scores: of a model on some blocks.
+        place: level and horizon.
+        span: frames per step of that level.
+        fps: frames per second.
+    """
+    level, horizon = place
+    curves = scores.curves[place][scores.keys.index(block.key)]
     steps = np.arange(curves.shape[1]) + horizon
     splices = splice_frames(block.windows, 1) or ()
     return figures.surprise_block(
@@ -114,6 +119,14 @@ def block_figure(shown: Shown) -> Figure | None:
         ((steps + 1) * span - 1) / fps,
         f"{block.key}: level {level}, {horizon} steps ({horizon * span / fps:g} s) ahead",
     )
+
+
+def shown_block(shown: Shown) -> Figure | None:
+    """The block of the report, at the single place that did best on validation."""
+    if not shown.blocks or shown.choice is None:
+        return None
+    place = shown.choice.place
+    return block_figure(shown.blocks[0], shown.scores, place, shown.spans[place[0]], shown.fps)
 
 
 def write_pictures(folder: Path, report: Mapping[str, Any], shown: Shown, metrics: Path) -> None:
@@ -132,7 +145,7 @@ def write_pictures(folder: Path, report: Mapping[str, Any], shown: Shown, metric
         "prediction_ratios": figures.prediction_ratios(report.get("prediction", {})),
         "depth_strip": figures.depth_strip(depth.frames, depth.true, depth.probed),
         "hidden_position": position_figure(shown),
-        "surprise_block": block_figure(shown),
+        "surprise_block": shown_block(shown),
         "surprise_kinds": figures.surprise_kinds(report["surprise"]),
         "position_ahead": figures.position_ahead(report.get("position_ahead", {})),
     }

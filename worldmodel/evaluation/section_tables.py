@@ -16,6 +16,11 @@ def number(value: Any, digits: int = 2) -> str:
     return f"{value:.{digits}f}"
 
 
+def chance_text(p: float | None) -> str:
+    """A p-value for people."""
+    return "<0.001" if p is not None and p < 0.001 else number(p, 3)
+
+
 def interval(values: Sequence[float] | None, digits: int = 2) -> str:
     """An interval for people."""
     return "-" if values is None else f"{values[0]:.{digits}f} to {values[1]:.{digits}f}"
@@ -73,7 +78,10 @@ DEPTH_METRICS = (
 
 def depth_table(section: Section) -> str:
     """`depth`."""
-    cases = {"model, linear": section, "model, convolution": section["conv"], **section["null"]}
+    cases = {"model, linear": section, "model, convolution": section["conv"]}
+    if "null" in section["conv"]:
+        cases["untrained, convolution"] = section["conv"]["null"]["untrained"]
+    cases |= section["null"]
     rows = [
         [case, *(number(values[name], 3) for name in DEPTH_METRICS)]
         for case, values in cases.items()
@@ -232,8 +240,8 @@ def surprise_table(section: Section) -> str:
                 kind + (" (left out of training)" if values.get("left_out") else ""),
                 number(values["relative_accuracy"]),
                 interval(values["ci95"]),
-                number(corrected.get("chance"), 3),
-                number(corrected.get("untrained"), 3),
+                chance_text(corrected.get("chance")),
+                chance_text(corrected.get("untrained")),
                 number(values["relative_accuracy_max"]),
                 number(values["pair_accuracy"]),
                 number(values["auroc"]),

@@ -31,6 +31,9 @@ class HiddenWorlds:
     states: dict[Source, list[Tensor]]
     spans: Sequence[int]
 
+    def __len__(self) -> int:
+        return len(self.present)
+
     @classmethod
     def join(cls, parts: Sequence["HiddenWorlds"]) -> "HiddenWorlds | None":
         """All pairs of several; None where there are none."""
