@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from worldmodel.evaluation.probes.depth_metrics import METRICS
+
 Rows = Sequence[Sequence[str]]
 Section = Mapping[str, Any]
 
@@ -63,19 +65,6 @@ def prediction_table(section: Section) -> str:
     return table(head, rows)
 
 
-DEPTH_METRICS = (
-    "rmse_m",
-    "abs_rel",
-    "sq_rel",
-    "rmse_log",
-    "log10",
-    "silog",
-    "delta1",
-    "delta2",
-    "delta3",
-)
-
-
 def depth_table(section: Section) -> str:
     """`depth`."""
     cases = {"model, linear": section, "model, convolution": section["conv"]}
@@ -83,17 +72,17 @@ def depth_table(section: Section) -> str:
         cases["untrained, convolution"] = section["conv"]["null"]["untrained"]
     cases |= section["null"]
     rows = [
-        [case, *(number(values[name], 3) for name in DEPTH_METRICS)]
+        [case, *(number(values[name], 3) for name in METRICS)]
         for case, values in cases.items()
     ]
-    parts = [table(["all cells", *DEPTH_METRICS], rows)]
+    parts = [table(["all cells", *METRICS], rows)]
     objects = [
-        [case, *(number(values["objects"][name], 3) for name in DEPTH_METRICS)]
+        [case, *(number(values["objects"][name], 3) for name in METRICS)]
         for case, values in cases.items()
         if "objects" in values
     ]
     if objects:
-        parts.append(table(["objects", *DEPTH_METRICS], objects))
+        parts.append(table(["objects", *METRICS], objects))
     counts = (
         f"{section['num_clips']} clips, {section['num_frames']} frames, tokens of level 0; 95 % "
         f"interval of the rmse {interval(section['ci95_rmse_m'], 3)} m"
