@@ -1,5 +1,6 @@
 """Whatever the number of processes, the same results come in the same order."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,25 @@ def test_results_are_the_same_to_the_bit_and_in_order(refs: list[SampleRef]) -> 
         for (keys, values), (same_keys, same_values) in zip(runs[0], other, strict=True):
             assert keys == same_keys
             assert torch.equal(values, same_values)
+
+
+def test_where_networks_are_on_a_gpu_workers_read_and_this_process_works(
+    refs: list[SampleRef],
+) -> None:
+    pids = []
+
+    def work(keys: list[tuple[str, int]]) -> list[str]:
+        pids.append(os.getpid())
+        return [key for key, _ in keys]
+
+    def read(ref: SampleRef) -> tuple[str, int]:
+        assert os.getpid() != parent
+        return ref.key, 0
+
+    parent = os.getpid()
+    found = list(run_pass(refs, read, work, 4, torch.device("cuda"), Pace(2)))
+    assert [key for keys in found for key in keys] == [ref.key for ref in refs]
+    assert set(pids) == {parent}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
