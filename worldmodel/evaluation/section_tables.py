@@ -350,6 +350,7 @@ def beside_table(others: Section, report: Section) -> str:
     """`beside`: the headline numbers of other checkpoints on the same clips."""
     wanted: list[tuple[str, tuple[str, ...]]] = [
         ("depth, rmse m", ("depth", "rmse_m")),
+        ("of how many cells a frame", ("depth", "cells_per_frame")),
         ("position, visible, r2", ("position", "visible", "r2")),
         ("position, hidden, r2", ("position", "hidden", "r2")),
         ("velocity, r2", ("velocity", "r2")),
