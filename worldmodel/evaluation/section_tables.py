@@ -72,8 +72,7 @@ def depth_table(section: Section) -> str:
         cases["untrained, convolution"] = section["conv"]["null"]["untrained"]
     cases |= section["null"]
     rows = [
-        [case, *(number(values[name], 3) for name in METRICS)]
-        for case, values in cases.items()
+        [case, *(number(values[name], 3) for name in METRICS)] for case, values in cases.items()
     ]
     parts = [table(["all cells", *METRICS], rows)]
     objects = [
@@ -159,13 +158,21 @@ def motion_table(section: Section) -> str:
         [case, *(number(values[name]) for name in names)]
         for case, values in {"model": section, **section["null"]}.items()
     ]
-    return "\n\n".join(
-        [
-            table(["from", *(name.replace("_", " ") for name in names)], rows),
-            f"{section['num_frames']} frames, level {section['level']}; 95 % interval of r2 "
-            f"{interval(section['ci95_r2'])}.",
-        ]
-    )
+    parts = [
+        table(["from", *(name.replace("_", " ") for name in names)], rows),
+        f"{section['num_frames']} frames, level {section['level']}; 95 % interval of r2 "
+        f"{interval(section['ci95_r2'])}.",
+    ]
+    for part in ("partly", "hidden"):
+        some = section.get(part, {})
+        if "r2" in some:
+            null = some["null"]["untrained"]
+            parts.append(
+                f"{part.capitalize()}{' hidden' if part == 'partly' else ''}: r2 "
+                f"{some['r2']:.2f} ({interval(some['ci95_r2'])}), untrained {null['r2']:.2f}, "
+                f"{some['num_frames']} frames, level {some['level']}."
+            )
+    return "\n\n".join(parts)
 
 
 def thing_table(section: Section) -> str:

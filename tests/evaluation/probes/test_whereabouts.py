@@ -73,6 +73,10 @@ def test_velocity_is_in_pixels_per_second(fitted: Fitted) -> None:
     assert section["r2"] > 0.99
     assert section["null"]["untrained"]["r2"] < 0.3
     assert section["mae_px_per_second"] < 0.2
+    # It moves on behind the screen as before, and the planted state knows it.
+    assert section["hidden"]["r2"] > 0.99
+    assert section["hidden"]["num_clips"] == 10
+    assert "absent" in section["partly"]
 
 
 def test_a_camera_that_stands_still_is_no_question(fitted: Fitted) -> None:

@@ -20,7 +20,9 @@ from worldmodel.evaluation.scores import mean_distance, r2_interval, r2_score
 
 # Fewer rows than this say nothing, and a probe cannot be fitted to them.
 MIN_ROWS = 12
-VELOCITY, CAMERA = "velocity", "camera"
+CAMERA = "camera"
+VELOCITIES = {f"velocity, {part}": part for part in PARTS}
+"""The question how fast it moves -> which steps it is asked at."""
 SOURCES = (CONTEXT, TOKENS, UNTRAINED_CONTEXT)
 # Shares of the training clips that the curve of data efficiency is made of.
 LABEL_SHARES = (0.01, 0.1)
@@ -76,9 +78,7 @@ def question_rows(
         return features, {CAMERA: motion / camera_spread}, clips
     mask = samples.mask(part, level)
     features, place, clips = samples.rows(source, level, mask, samples.positions(level))
-    targets = {part: place}
-    if part == "visible":
-        targets[VELOCITY] = samples.velocities(level)[mask]
+    targets = {part: place, f"velocity, {part}": samples.velocities(level)[mask]}
     return features, targets, clips
 
 
@@ -184,7 +184,7 @@ def answer(found: Whereabouts, test: Samples) -> Answers:
     if not len(test):
         return answers
     for (name, source, level), probe in found.probes.items():
-        part = "visible" if name == VELOCITY else name
+        part = VELOCITIES.get(name, name)
         features, targets, clips = question_rows(test, source, level, part, found.camera_spread)
         answers.guesses[name, level, source] = [probe(features)]
         if source != CONTEXT:
@@ -317,8 +317,14 @@ def by_frames_hidden(
 
 
 def velocity_section(found: Whereabouts, answers: Answers) -> dict:
-    """`velocity`: px/s of the visible tracked object in the image, over the last two frames."""
-    return _motion_section(found, answers, VELOCITY, "mae_px_per_second")
+    """`velocity`: px/s of the tracked object in the image, over the last two frames.
+
+    In full view; `partly` and `hidden` are sections of their own in it.
+    """
+    seen, *others = (
+        _motion_section(found, answers, name, "mae_px_per_second") for name in VELOCITIES
+    )
+    return seen | dict(zip(PARTS[1:], others, strict=True))
 
 
 def camera_section(found: Whereabouts, answers: Answers) -> dict:
