@@ -45,6 +45,14 @@ def test_round_trip_keeps_all_but_fractions_of_a_millimetre(truth):
         assert found.state[name].shape == array.shape
 
 
+def test_maps_can_be_left_unread(truth):
+    members = encode_truth(truth) | {"ids.png": b"never looked at"}
+    found = decode_truth(members, maps=False)
+    assert found.depth.shape == found.ids.shape == truth.depth.shape
+    assert not found.depth.any() and not found.ids.any()
+    np.testing.assert_array_equal(found.state["distance"], truth.state["distance"])
+
+
 def test_the_same_truth_gives_the_same_bytes_at_any_time(truth, monkeypatch):
     first = encode_truth(truth)
     monkeypatch.setattr("time.localtime", lambda *_: (2031, 1, 1, 1, 1, 1, 0, 1, 0))

@@ -77,7 +77,10 @@ def encode_truth(truth: Truth) -> dict[str, bytes]:
 
 
 def decode_truth(
-    members: Mapping[str, bytes], prefix: str = "", shape: tuple[int, int, int] | None = None
+    members: Mapping[str, bytes],
+    prefix: str = "",
+    shape: tuple[int, int, int] | None = None,
+    maps: bool = True,
 ) -> Truth:
     """Read what `encode_truth` wrote.
 
@@ -86,6 +89,7 @@ def decode_truth(
         prefix: "a." or "b." for one world of a block.
         shape: (frames, height, width) of the video, which the truth must have; where it is given,
             nothing else is even unpacked.
+        maps: False leaves depth and ids unread, all zero: they take most of the time.
 
     Raises:
         InputError: a member is missing or malformed, or they do not fit one another.
@@ -100,6 +104,10 @@ def decode_truth(
     num_frames = _count_frames(state, prefix)
     if shape is not None and shape[0] != num_frames:
         raise InputError(f"{prefix}state.npz has {num_frames} frames but the video {shape[0]}")
+    if not maps:
+        width, height = _strip_size(members[prefix + "depth.png"])
+        size = (num_frames, height // max(num_frames, 1), width)
+        return Truth(np.zeros(size, np.float32), np.zeros(size, np.uint8), state)
     depth, ids = (
         _read_strip(members[prefix + name], num_frames, prefix + name, shape)
         for name in ("depth.png", "ids.png")

@@ -129,11 +129,11 @@ def sampled_frames(metadata: dict[str, Any], clip: ClipSpec, key: str) -> tuple[
 
 
 def _read_world(
-    members: dict[str, bytes], prefix: str, indices: range, size: int
+    members: dict[str, bytes], prefix: str, indices: range, size: int, maps: bool = True
 ) -> tuple[Tensor, Truth]:
     video = open_video(members[f"{prefix}mp4"], packets=members.get(f"{prefix}mp4.packets"))
     frames = video.get_frames(list(indices), size=(size, size))
-    truth = take_frames(decode_truth(members, prefix), list(indices))
+    truth = take_frames(decode_truth(members, prefix, maps=maps), list(indices))
     missing = [name for name in STATE_ARRAYS if name not in truth.state]
     if missing:
         raise InputError(
@@ -151,12 +151,21 @@ def read_footage(ref: SampleRef, metadata: dict[str, Any], clip: ClipSpec) -> Fo
     return Footage(ref.key, frames, truth, metadata, stride)
 
 
-def read_block(ref: SampleRef, metadata: dict[str, Any], clip: ClipSpec) -> Block:
-    """Decode both worlds of one block sample."""
+def read_block(
+    ref: SampleRef, metadata: dict[str, Any], clip: ClipSpec, maps: bool = True
+) -> Block:
+    """Decode both worlds of one block sample.
+
+    Args:
+        ref: where it lies.
+        metadata: its `json`.
+        clip: frames, rate and size of the clip.
+        maps: False leaves depth and ids of its truth unread, all zero.
+    """
     indices, stride = sampled_frames(metadata, clip, ref.key)
     names = [f"{world}.{name}" for world in "ab" for name in ("mp4", *TRUTH_MEMBERS)]
     members = read_members(ref, names)
-    worlds = [_read_world(members, f"{world}.", indices, clip.size) for world in "ab"]
+    worlds = [_read_world(members, f"{world}.", indices, clip.size, maps) for world in "ab"]
     # In open view nothing is hidden, and worlds change in one frame.
     edges = metadata["hidden_windows"] or [[frame] * 2 for frame in metadata["splice_frames"]]
     windows = tuple((-(-start // stride), -(-stop // stride)) for start, stop in edges)
