@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from worldmodel.evaluation.collapse import EffectiveRank, MinStd
+from worldmodel.evaluation.collapse import EffectiveRank
 
 
 def test_isotropic_tokens_have_full_rank() -> None:
@@ -19,11 +19,10 @@ def test_constant_tokens_have_rank_one_and_no_spread(noise: float) -> None:
     generator = torch.manual_seed(1)
     tokens = torch.randn(6, generator=generator).expand(50, 6)
     tokens = tokens + noise * torch.randn(50, 6, generator=generator)
-    rank, spread = EffectiveRank(6), MinStd(6)
+    rank = EffectiveRank(6)
     rank.update(tokens)
-    spread.update(tokens)
     assert rank.compute().item() == 1
-    assert spread.compute().item() == 0
+    assert rank.smallest_deviation().item() == 0
 
 
 def test_tokens_on_a_line_have_rank_one_and_spread_along_it() -> None:
@@ -48,14 +47,14 @@ def test_rank_equals_entropy_of_singular_values() -> None:
 def test_parts_summed_equal_the_whole() -> None:
     """What the metric adds over processes is all it needs."""
     tokens = torch.randn(60, 4, generator=torch.manual_seed(4))
-    whole, first, second = MinStd(4), MinStd(4), MinStd(4)
+    whole, first, second = EffectiveRank(4), EffectiveRank(4), EffectiveRank(4)
     whole.update(tokens)
     first.update(tokens[:13])
     second.update(tokens[13:])
     for name in ("count", "total", "moment"):
         joined = getattr(first, name) + getattr(second, name)
         assert torch.allclose(joined, getattr(whole, name), rtol=1e-12)
-    assert whole.compute().item() == pytest.approx(
+    assert whole.smallest_deviation().item() == pytest.approx(
         tokens.double().std(0, correction=0).min().item(), rel=1e-9
     )
 

@@ -1,5 +1,6 @@
 """Reading a set: which frames, in which order, and what belongs to them."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +16,31 @@ from worldmodel.evaluation.footage import (
     find_samples,
     mirror,
     mirrored_too,
+    read_footage,
     read_samples,
     sampled_frames,
 )
 from worldmodel.evaluation.network import chunked, pad_chunk
+from worldmodel.evaluation.passes import Pace, run_pass
 from worldmodel.models.checkpoint import ClipSpec
 
+CPU = torch.device("cpu")
 SPEC = ClipSpec(num_frames=FRAMES, fps=8.0, size=SIZE)
 
 
 def test_clips_come_in_the_order_of_their_keys_whatever_the_workers(squares: Path) -> None:
     refs = find_samples(squares, "test", "clips")
     assert [ref.key for ref in refs] == [f"test-{n:06d}" for n in range(11)]
-    one = list(read_samples(refs, SPEC, 4, 0, blocks=False))
-    two = list(read_samples(refs, SPEC, 3, 1, blocks=False))
+    one = list(read_samples(refs, SPEC, blocks=False))
+    read = partial(read_footage, clip=SPEC)
+    two = [clip for some in run_pass(refs, read, list, 3, CPU, Pace(1)) for clip in some]
     assert [clip.key for clip in one] == [clip.key for clip in two] == [ref.key for ref in refs]
     assert all(torch.equal(a.frames, b.frames) for a, b in zip(one, two, strict=True))
     assert one[0].frames.shape == (FRAMES, 3, SIZE, SIZE)
 
 
 def test_a_block_holds_both_worlds_equal_to_the_bit_within_its_window(squares: Path) -> None:
-    block = next(read_samples(find_samples(squares, "val", "blocks"), SPEC, 1, 0, blocks=True))
+    block = next(read_samples(find_samples(squares, "val", "blocks"), SPEC, blocks=True))
     a, b = block.frames
     start, stop = block.windows[0]
     assert torch.equal(a[start:stop], b[start:stop])
@@ -76,7 +81,7 @@ def test_a_set_of_an_earlier_version_is_named(squares: Path, tmp_path: Path) -> 
     write_shard(tmp_path / "val" / "clips-000000.tar", [(ref.key, members)])
     old = find_samples(tmp_path, "val", "clips")
     with pytest.raises(InputError, match=r"no slab_box, slab_screen: an earlier version"):
-        list(read_samples(old, SPEC, 4, 0, blocks=False))
+        list(read_samples(old, SPEC, blocks=False))
 
 
 def test_mirror_moves_the_square_and_its_truth_alike() -> None:

@@ -58,7 +58,7 @@ def image(tmp_path_factory) -> LoadedModel:
 
 def read_clips(squares: Path, model: LoadedModel, count: int) -> list[torch.Tensor]:
     refs = find_samples(squares, "val", "clips")[:count]
-    samples = read_samples(refs, model.clip, batch_size=4, num_workers=0, blocks=False)
+    samples = read_samples(refs, model.clip, blocks=False)
     return [sample.frames for sample in samples]
 
 

@@ -79,11 +79,3 @@ class EffectiveRank(TokenMoments):
             return torch.ones_like(self.count)
         share = singular / singular.sum()
         return torch.special.entr(share).sum().exp()
-
-
-class MinStd(TokenMoments):
-    """Standard deviation of the dimension that varies least; 0 when one is constant."""
-
-    def compute(self) -> Float[Tensor, ""]:
-        """See `smallest_deviation`."""
-        return self.smallest_deviation()

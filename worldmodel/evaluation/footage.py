@@ -1,7 +1,4 @@
-"""Clips and blocks of the physics world with their truth, in the order of their keys.
-
-Batch size and workers decide how files are read and never touch a number.
-"""
+"""Clips and blocks of the physics world with their truth, in the order of their keys."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from worldmodel.clips import Truth
 from worldmodel.data.sampling import frame_stride_for
@@ -143,25 +139,24 @@ def _read_world(
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).contiguous(), truth
 
 
-def read_footage(ref: SampleRef, metadata: dict[str, Any], clip: ClipSpec) -> Footage:
+def read_footage(ref: SampleRef, clip: ClipSpec) -> Footage:
     """Decode one clip sample."""
+    metadata = read_metadata(ref)
     indices, stride = sampled_frames(metadata, clip, ref.key)
     members = read_members(ref, ("mp4", *TRUTH_MEMBERS))
     frames, truth = _read_world(members, "", indices, clip.size)
     return Footage(ref.key, frames, truth, metadata, stride)
 
 
-def read_block(
-    ref: SampleRef, metadata: dict[str, Any], clip: ClipSpec, maps: bool = True
-) -> Block:
+def read_block(ref: SampleRef, clip: ClipSpec, maps: bool = True) -> Block:
     """Decode both worlds of one block sample.
 
     Args:
         ref: where it lies.
-        metadata: its `json`.
         clip: frames, rate and size of the clip.
         maps: False leaves depth and ids of its truth unread, all zero.
     """
+    metadata = read_metadata(ref)
     indices, stride = sampled_frames(metadata, clip, ref.key)
     names = [f"{world}.{name}" for world in "ab" for name in ("mp4", *TRUTH_MEMBERS)]
     members = read_members(ref, names)
@@ -175,43 +170,16 @@ def read_block(
     return Block(ref.key, metadata["kind"], frames, truth, windows, fps, metadata)
 
 
-class _Samples(Dataset[Footage | Block]):
-    def __init__(self, refs: list[SampleRef], clip: ClipSpec, blocks: bool) -> None:
-        self.refs, self.clip, self.blocks = refs, clip, blocks
-
-    def __len__(self) -> int:
-        return len(self.refs)
-
-    def __getitem__(self, index: int) -> Footage | Block:
-        ref = self.refs[index]
-        read = read_block if self.blocks else read_footage
-        return read(ref, read_metadata(ref), self.clip)
-
-
-def _as_list(items: list[Any]) -> list[Any]:
-    return items
-
-
-def read_samples(
-    refs: list[SampleRef], clip: ClipSpec, batch_size: int, num_workers: int, blocks: bool
-) -> Iterator[Any]:
-    """Footage, or blocks, one by one in the order of `refs`.
+def read_samples(refs: Iterable[SampleRef], clip: ClipSpec, blocks: bool) -> Iterator[Any]:
+    """Footage, or blocks, one by one in the order of `refs`; `run_pass` reads in many processes.
 
     Args:
         refs: which samples.
         clip: frames, rate and size of the clips the model sees.
-        batch_size: samples a worker reads before it hands them over; changes speed only.
-        num_workers: processes that read; 0 reads in this one.
         blocks: the samples are blocks.
     """
-    loader: DataLoader[Footage | Block] = DataLoader(
-        _Samples(refs, clip, blocks),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=_as_list,
-    )
-    for items in loader:
-        yield from items
+    for ref in refs:
+        yield read_block(ref, clip) if blocks else read_footage(ref, clip)
 
 
 def is_event(metadata: dict[str, Any]) -> bool:

@@ -89,7 +89,7 @@ from worldmodel.evaluation.surprise import (
     join_scores,
     surprise_sections,
 )
-from worldmodel.models.checkpoint import ClipSpec, LoadedModel
+from worldmodel.models.checkpoint import LoadedModel
 
 # Training clips for probes and trivial predictors. Event clips count twice, mirrored as well.
 # With 1000, 800 and 600 event clips r2 of visible positions was .77, .77, .77, of hidden ones .16,
@@ -146,14 +146,6 @@ def evenly(items: Sequence[Any], count: int) -> list[Any]:
     if len(items) <= count:
         return list(items)
     return [items[number * len(items) // count] for number in range(count)]
-
-
-def _read_clip(ref: SampleRef, clip: ClipSpec) -> Footage:
-    return read_footage(ref, read_metadata(ref), clip)
-
-
-def _read_block(ref: SampleRef, clip: ClipSpec) -> Block:
-    return read_block(ref, read_metadata(ref), clip, maps=False)
 
 
 # --- What workers do -----------------------------------------------------------------------------
@@ -342,7 +334,8 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     errors = PredictionErrors(
         [level.dim for level in levels], [level.horizons for level in levels], spans
     )
-    read, read_one_block = partial(_read_clip, clip=clip), partial(_read_block, clip=clip)
+    read = partial(read_footage, clip=clip)
+    read_one_block = partial(read_block, clip=clip, maps=False)
 
     def watch(split: str, depth: DepthSamples) -> Samples:
         work = WatchClips(networks, clip.fps, errors if split == "train" else None)
@@ -366,7 +359,7 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
 
     # What needs nothing but the model comes first, and workers go on with blocks while this process
     # fits probes: no core waits.
-    val_blocks = judge(ScoreBlocks(networks[MODEL], device=run.device, states=False), "val")
+    val_blocks = judge(ScoreBlocks(networks[MODEL], device=run.device), "val")
     depth_train, depth_val = DepthSamples(MAX_TRAIN_CLIPS), DepthSamples(MAX_VAL_CLIPS)
     train, val = watch("train", depth_train), watch("val", depth_val)
     errors.solve()
@@ -374,7 +367,7 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     choice = choose(val_scores, spans, run.seed)
     count = NUM_UNTRAINED if choice is not None else 0
     untrained = tuple(model.untrained(run.seed + n).to(run.device) for n in range(count))
-    score = ScoreBlocks(networks[MODEL], untrained, choice, run.device, states=False)
+    score = ScoreBlocks(networks[MODEL], untrained, choice, run.device)
     test_blocks = judge(score, "test", keep="reveal")
 
     plan = DepthPlan.of(levels, clip.num_frames)
@@ -414,9 +407,7 @@ def _only_headline(score: ScoreBlocks) -> ScoreBlocks:
     if score.choice is None:
         return score
     untrained = score.untrained[:NUM_UNTRAINED_UNSEEN]
-    return ScoreBlocks(
-        score.model, untrained, score.choice, score.device, everywhere=False, states=False
-    )
+    return ScoreBlocks(score.model, untrained, score.choice, score.device, everywhere=False)
 
 
 def _collect(parts: Iterator[Judged]) -> tuple[BlockScores, HiddenWorlds | None, list[Block]]:

@@ -6,7 +6,8 @@ import torch
 from square_world import Planted
 from torch import Tensor
 
-from worldmodel.evaluation.surprise import Candidate, Choice
+from worldmodel.evaluation.footage import Block
+from worldmodel.evaluation.surprise import BlockScores, Candidate, Choice, score_blocks
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig, LevelPrediction
 
@@ -58,3 +59,10 @@ def small_hierarchy(num_levels: int = 3, seed: int = 0) -> Hierarchy:
 
 def at(place: tuple[int, int], context_frames: int = 0) -> Choice:
     return Choice(Candidate(*place, context_frames), place, {}, 1.0, 1)
+
+
+def pixel_scores(blocks: list[Block]) -> BlockScores:
+    """What the scorers without a network say of some blocks."""
+    scores = score_blocks(Foreign(horizons=()), blocks, CPU)
+    assert set(scores.curves) == {"pixels_short", "pixels_long"}
+    return scores

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from planted_scorers import CPU, Foreign, Seer, at, small_hierarchy
+from planted_scorers import CPU, Foreign, Seer, at, pixel_scores, small_hierarchy
 from square_world import FRAMES, block
 from torch.utils.data import DataLoader
 
@@ -22,11 +22,8 @@ from worldmodel.evaluation.surprise import (
     contrast_wins,
     join_scores,
     score_blocks,
-    score_pixels,
     splice,
     splice_frames,
-    wins_at,
-    world_states,
     worlds_by_step,
 )
 from worldmodel.evaluation.surprise.scoring import (
@@ -63,7 +60,6 @@ def assert_same_bits(first: BlockScores, second: BlockScores) -> None:
         pairs += [(one.curves, other.curves), (one.space, other.space)]
     for mine, yours in pairs:
         assert all(np.array_equal(mine[key], yours[key], equal_nan=True) for key in mine)
-    assert all(torch.equal(a, b) for a, b in zip(first.context, second.context, strict=True))
 
 
 def test_a_scorer_that_remembers_is_always_right() -> None:
@@ -85,7 +81,7 @@ def test_a_scorer_without_memory_is_exactly_at_chance() -> None:
 def test_pixels_shorter_than_the_window_are_at_chance_and_longer_ones_are_not(
     windows: tuple[tuple[int, int], ...],
 ) -> None:
-    scores = score_pixels([block(seed, windows=windows) for seed in range(5)])
+    scores = pixel_scores([block(seed, windows=windows) for seed in range(5)])
     assert wins(scores, "pixels_short").tolist() == [0.5] * 5
     curves = scores.curves["pixels_long"].mean(2)
     assert (np.abs(curves @ [-1, -1, 1, 1]) > 1e-3).all()
@@ -95,7 +91,7 @@ def test_pixels_shorter_than_the_window_are_at_chance_and_longer_ones_are_not(
 def test_pixel_curves_equal_those_of_the_pictures_themselves(long: bool) -> None:
     one = block(3, windows=TWO_WINDOWS)
     frames = splice(one.frames, splice_frames(TWO_WINDOWS, 1)).flatten(2).double().numpy()
-    curve = score_pixels([one]).curves[f"pixels_{'long' if long else 'short'}"][0]
+    curve = pixel_scores([one]).curves[f"pixels_{'long' if long else 'short'}"][0]
     assert np.allclose(curve, pixel_surprise(frames, long), rtol=1e-9, atol=1e-9)
 
 
@@ -103,7 +99,7 @@ def test_frames_equal_in_both_worlds_are_all_that_differs_from_chance() -> None:
     """The contrast of pixels is zero only because the window is equal to the bit."""
     one = block(0)
     one.frames[0, 7:9, :, 0, 0] += 1
-    assert wins(score_pixels([one]), "pixels_short")[0] != 0.5
+    assert wins(pixel_scores([one]), "pixels_short")[0] != 0.5
 
 
 def test_four_clips_of_a_block_with_two_changes() -> None:
@@ -212,11 +208,6 @@ def test_scores_are_the_same_to_the_bit_in_any_company(sizes: tuple[int, ...]) -
     assert_same_bits(join_scores(parts), together)
     copy = pickle.loads(pickle.dumps(score))
     assert_same_bits(join_scores([copy(blocks[:1]), copy(blocks[1:])]), together)
-    assert together.context[1].shape == (3, 2, FRAMES // 2, 4 * 16)
-    states = world_states(score.model, blocks, CPU)
-    assert all(
-        torch.allclose(a, b, atol=1e-5) for a, b in zip(states, together.context, strict=True)
-    )
 
 
 def test_scores_are_the_same_to_the_bit_in_another_process() -> None:
@@ -231,7 +222,9 @@ def test_one_place_alone_scores_as_among_all(place: tuple[int, int]) -> None:
     model = small_hierarchy()
     blocks = [block(seed) for seed in range(2)]
     among_all = wins(score_blocks(model, blocks, CPU), place)
-    assert np.array_equal(wins_at(model, blocks, CPU, place), among_all)
+    alone = score_blocks(model, blocks, CPU, choice=at(place), everywhere=False)
+    assert alone.places == [place]
+    assert np.array_equal(wins(alone, place), among_all)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +247,8 @@ def test_an_untrained_network_scores_as_if_it_were_the_model(choice: Choice) -> 
 def test_the_model_can_be_scored_where_the_headline_is_alone() -> None:
     blocks = [block(seed) for seed in range(2)]
     model, choice = small_hierarchy(), at((1, 1), 8)
-    few = score_blocks(
-        model, blocks, CPU, choice=choice, everywhere=False, states=False, context_frames=SHORT
-    )
-    assert (few.places, few.windows, few.context) == ([(1, 1)], [(1, 1, 8)], [])
+    few = score_blocks(model, blocks, CPU, choice=choice, everywhere=False, context_frames=SHORT)
+    assert (few.places, few.windows) == ([(1, 1)], [(1, 1, 8)])
     every = score_blocks(model, blocks, CPU, context_frames=SHORT)
     assert np.array_equal(few.curves[1, 1, 8], every.curves[1, 1, 8])
     with pytest.raises(ValueError, match="must be chosen before"):
@@ -338,17 +329,15 @@ def test_a_network_whose_steps_are_not_local_sees_the_four_clips_themselves() ->
     assert np.allclose(scores.curves[0, 1][0], error)
 
 
-def test_a_network_that_predicts_nothing_has_states_and_no_places() -> None:
+def test_a_network_that_predicts_nothing_has_no_places() -> None:
     scores = score_blocks(Foreign(horizons=()), [block(0), block(1)], CPU)
     assert (scores.places, scores.windows) == ([], [])
-    assert scores.context[0].shape == (2, 2, FRAMES, 1)
     assert choose(scores, [1]) is None
 
 
 def test_a_network_of_one_level_is_scored_at_its_horizons() -> None:
     scores = score_blocks(small_hierarchy(1), [block(0)], CPU)
     assert scores.places == [(0, 1), (0, 2)]
-    assert len(scores.context) == 1
 
 
 def test_a_horizon_beyond_the_clip_is_no_place() -> None:

@@ -9,7 +9,6 @@ from worldmodel.evaluation.surprise import (
     BlockScores,
     Candidate,
     choose,
-    choose_place,
 )
 from worldmodel.evaluation.surprise.choice import (
     candidates_of,
@@ -31,13 +30,13 @@ def made_up(curves: dict[tuple[int, ...], float], count: int = 10) -> BlockScore
         scores = np.ones((count, 4, 2))
         scores[:, 2:] += np.where(right, 1, -0.5)[:, None, None]
         made[key] = scores
-    return BlockScores([str(n) for n in range(count)], np.array(["reveal"] * count), made, [])
+    return BlockScores([str(n) for n in range(count)], np.array(["reveal"] * count), made)
 
 
 def test_headline_is_the_best_place_and_of_equals_the_farthest_then_the_lowest() -> None:
-    assert choose_place(made_up({(0, 1): 0.6, (1, 1): 0.9}), SPANS) == (1, 1)
+    assert choose(made_up({(0, 1): 0.6, (1, 1): 0.9}), SPANS).place == (1, 1)
     equal = made_up({(0, 1): 0.9, (0, 2): 0.9, (1, 1): 0.9})
-    assert choose_place(equal, SPANS) == (0, 2)
+    assert choose(equal, SPANS).place == (0, 2)
     assert choose(equal, SPANS).candidate == Candidate(0, 2)
 
 
@@ -86,7 +85,7 @@ def test_each_kind_counts_alike_in_the_choice() -> None:
     scores.kinds[:] = ["reveal"] * 8 + ["support"] * 2
     # (0, 1): reveal 1, support 0. (0, 2) with both supports right beats it, with 5 of 10 blocks.
     scores.curves[0, 2][8:, 2:] = 3
-    assert choose_place(scores, SPANS) == (0, 2)
+    assert choose(scores, SPANS).place == (0, 2)
 
 
 def test_kinds_in_open_view_have_no_say() -> None:
@@ -96,7 +95,7 @@ def test_kinds_in_open_view_have_no_say() -> None:
     scores.curves[0, 1][:, 2:] = np.where(np.arange(10) < 2, 3, 0)[:, None, None]
     scores.curves[0, 1][5:, 2:] = 3
     scores.curves[0, 2][:, 2:] = np.where(np.arange(10) < 3, 3, 0)[:, None, None]
-    assert choose_place(scores, SPANS) == (0, 2)
+    assert choose(scores, SPANS).place == (0, 2)
 
 
 def test_the_open_tier_is_that_of_the_world() -> None:

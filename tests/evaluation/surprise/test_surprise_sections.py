@@ -56,7 +56,7 @@ def scores_of(
     ]
     others = [NetworkScores({PLACE: curve(own)}) for own in untrained]
     keys = [str(number) for number in range(count)]
-    return BlockScores(keys, np.array(kinds), curves, [], known, {}, others)
+    return BlockScores(keys, np.array(kinds), curves, known, {}, others)
 
 
 def choice_of(scores: BlockScores) -> Choice:

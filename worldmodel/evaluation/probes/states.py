@@ -1,6 +1,6 @@
 """Features that probes read: a level's tokens or context states at the moments that are asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,3 @@ class Source:
 
     network: str
     kind: str
-
-
-States = Mapping[Source, Sequence[Tensor]]
-"""For each source and level features `(n, A_l, F_l)` at the asked steps."""

@@ -17,7 +17,6 @@ from worldmodel.evaluation.surprise.choice import (
     Candidate,
     Choice,
     choose,
-    choose_place,
 )
 from worldmodel.evaluation.surprise.measures import (
     bootstrap_interval,
@@ -35,9 +34,6 @@ from worldmodel.evaluation.surprise.scoring import (
     ScoreBlocks,
     prediction_surprise,
     score_blocks,
-    score_pixels,
-    wins_at,
-    world_states,
 )
 from worldmodel.evaluation.surprise.sections import headline_section, surprise_sections
 from worldmodel.evaluation.surprise.splices import (
@@ -60,7 +56,6 @@ __all__ = [
     "ScoreBlocks",
     "bootstrap_interval",
     "choose",
-    "choose_place",
     "contrast_wins",
     "headline_section",
     "join_scores",
@@ -68,11 +63,8 @@ __all__ = [
     "pair_wins",
     "prediction_surprise",
     "score_blocks",
-    "score_pixels",
     "splice",
     "splice_frames",
     "surprise_sections",
-    "wins_at",
-    "world_states",
     "worlds_by_step",
 ]

@@ -223,13 +223,6 @@ def choose(scores: BlockScores, spans: Sequence[int], seed: int = 0) -> Choice |
     )
 
 
-def choose_place(scores: BlockScores, spans: Sequence[int]) -> Place:
-    """The single place with the whole past that does best; see `choose`."""
-    choice = choose(scores, spans)
-    assert choice is not None, "a model that predicts nothing has no place to choose"
-    return choice.place
-
-
 def _winners(wins: np.ndarray, kinds: np.ndarray, seed: int) -> np.ndarray:
     """Which candidate wins in each resample of the blocks within their kinds."""
     generator = np.random.default_rng(seed)

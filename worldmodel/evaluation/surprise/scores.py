@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from worldmodel.evaluation.footage import Block
 from worldmodel.evaluation.network import Place
@@ -96,8 +94,6 @@ class BlockScores:
         curves: the model's, as in `NetworkScores`; and those of scorers without a network:
             `copy{level}.{horizon}`, `copy{level}.{horizon}.c{frames}`, `pixels_short` and
             `pixels_long`.
-        context: per level the model's context states of A and B, `(num_blocks, 2, T_l, N_l * W_l)`;
-            empty where they were not asked for.
         facts: of each block.
         space: the model's, as in `NetworkScores`.
         untrained: scores of each untrained network.
@@ -106,7 +102,6 @@ class BlockScores:
     keys: list[str]
     kinds: np.ndarray
     curves: dict[CurveKey, np.ndarray]
-    context: list[Tensor]
     facts: list[BlockFacts] = field(default_factory=list)
     space: dict[Place, np.ndarray] = field(default_factory=dict)
     untrained: list[NetworkScores] = field(default_factory=list)
@@ -135,7 +130,6 @@ def join_scores(parts: Iterable[BlockScores]) -> BlockScores:
         keys=[key for part in parts for key in part.keys],
         kinds=np.concatenate([part.kinds for part in parts]),
         curves=_stack([part.curves for part in parts]),
-        context=[torch.cat(states) for states in zip(*(p.context for p in parts), strict=True)],
         facts=[facts for part in parts for facts in part.facts],
         space=_stack([part.space for part in parts]),
         untrained=[

@@ -4,7 +4,7 @@ Each block is scored by itself, on one thread and with shapes that depend on not
 so that its scores are the same to the bit in whatever process and company it is scored.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,10 +23,8 @@ from worldmodel.evaluation.network import (
     levels_of,
     one_thread,
     predict_level,
-    run_chunk,
 )
-from worldmodel.evaluation.surprise.choice import COMBINED, Candidate, Choice, copy_key
-from worldmodel.evaluation.surprise.measures import contrast_wins
+from worldmodel.evaluation.surprise.choice import COMBINED, Choice, copy_key
 from worldmodel.evaluation.surprise.peaks import peak_places
 from worldmodel.evaluation.surprise.scores import (
     BlockFacts,
@@ -250,14 +248,12 @@ class Wanted:
         windows: with a window of it.
         context_frames: or with windows of these lengths, at all places.
         copies: the copy predictor as well.
-        states: keep its context states of A and B.
     """
 
     places: tuple[Place, ...] | None = None
     windows: tuple[Window, ...] = ()
     context_frames: tuple[int, ...] = ()
     copies: bool = False
-    states: bool = False
 
 
 def wanted_for(choice: Choice) -> Wanted:
@@ -280,7 +276,6 @@ class ScoreBlocks:
         context_frames: lengths of past that are tried beside the whole; empty where steps are not
             local.
         everywhere: False scores the model, too, only where the headline is.
-        states: keep the model's context states of worlds A and B.
     """
 
     model: Network
@@ -289,7 +284,6 @@ class ScoreBlocks:
     device: torch.device = CPU
     context_frames: tuple[int, ...] = CONTEXT_FRAMES
     everywhere: bool = True
-    states: bool = True
 
     def __post_init__(self) -> None:
         if self.choice is None and (self.untrained or not self.everywhere):
@@ -309,20 +303,18 @@ class ScoreBlocks:
         wanted = Wanted(context_frames=self.context_frames)
         if not self.everywhere and self.choice is not None:
             wanted = wanted_for(self.choice)
-        wanted = replace(wanted, copies=True, states=self.states)
-        own, states = score_network(self.model, clips, wanted, self.device)
+        own = score_network(self.model, clips, replace(wanted, copies=True), self.device)
         others = []
         if self.choice is not None:
             at_headline = wanted_for(self.choice)
             others = [
-                score_network(network, clips, at_headline, self.device)[0]
+                score_network(network, clips, at_headline, self.device)
                 for network in self.untrained
             ]
         return BlockScores(
             keys=[block.key],
             kinds=np.array([block.kind]),
             curves={key: curve[None] for key, curve in (own.curves | pixel_curves(clips)).items()},
-            context=states,
             facts=[clips.facts],
             space={place: hits[None] for place, hits in own.space.items()},
             untrained=[
@@ -337,8 +329,8 @@ class ScoreBlocks:
 
 def score_network(
     network: Network, clips: FourClips, wanted: Wanted, device: torch.device
-) -> tuple[NetworkScores, list[Tensor]]:
-    """Scores of one network on one block, without a leading axis, and its context states.
+) -> NetworkScores:
+    """Scores of one network on one block, without a leading axis.
 
     Raises:
         InputError: a surprise is not a finite number.
@@ -365,10 +357,7 @@ def score_network(
                     copied = prediction_surprise(own, own, window[1])
                     ends = window_ends(own.shape[1], window, levels[level].span)
                     found.curves[copy_key(window)] = copied[:, ends]
-    states = []
-    if wanted.states:
-        states = [predictions[n].context[None, :2].flatten(3).cpu() for n in sorted(predictions)]
-    return found, states
+    return found
 
 
 def _keep(
@@ -401,7 +390,7 @@ def _predict(
         frames = clips.frames.to(device)
         return dict(enumerate(network.predict(tokens, frames)))  # type: ignore[call-arg]
     needed = list(range(len(tokens)))
-    if not wanted.states and wanted.places is not None:
+    if wanted.places is not None:
         needed = sorted({level for level, _ in wanted.places})
     if hasattr(network, "predict_branches"):
         starts = [clips.branch_start(level.span) for level in levels_of(network)]
@@ -445,34 +434,3 @@ def score_blocks(
             "`worldmodel generate --num_blocks 20`"
         )
     return join_scores(parts)
-
-
-def score_pixels(blocks: Iterable[Block]) -> BlockScores:
-    """Surprise of the two scorers that see pixels only: `pixels_short` and `pixels_long`."""
-    parts = []
-    with one_thread():
-        for block in blocks:
-            curves = {name: curve[None] for name, curve in pixel_curves(FourClips(block)).items()}
-            facts = [BlockFacts.of(block)]
-            parts.append(BlockScores([block.key], np.array([block.kind]), curves, [], facts))
-    return join_scores(parts)
-
-
-def wins_at(
-    model: Network, blocks: Sequence[Block], device: torch.device, place: Place
-) -> np.ndarray:
-    """Relative accuracy of each block at one level and horizon, without running the others."""
-    choice = Choice(Candidate(*place), place, {}, 1.0, 1)
-    options = {"choice": choice, "everywhere": False, "states": False}
-    scores = score_blocks(model, blocks, device, **options)
-    return contrast_wins(scores.curves[place].mean(2))
-
-
-def world_states(model: Network, blocks: Iterable[Block], device: torch.device) -> list[Tensor]:
-    """Context states of worlds A and B alone; per level `(num_blocks, 2, T_l, N_l * W_l)`."""
-    states: list[list[Tensor]] = [[] for _ in levels_of(model)]
-    for chunk in chunked(blocks, CHUNK // 2):
-        worlds = [world for block in chunk for world in block.frames]
-        for level, context in enumerate(run_chunk(model, worlds, device)[1]):
-            states[level].append(context.unflatten(0, (-1, 2)).flatten(3).clone())
-    return [torch.cat(parts) for parts in states]
