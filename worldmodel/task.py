@@ -1,20 +1,24 @@
 """The training of a hierarchy: one step reads as the method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from worldmodel import __version__
+from worldmodel.blanks import BlankConfig, draw_blanks
 from worldmodel.clips import ClipBatch
+from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
+from worldmodel.losses.prediction import PredictionLoss, SquaredError
 from worldmodel.losses.regularizers import Regularizer, SIGReg
+from worldmodel.losses.scopes import SCOPES
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 from worldmodel.models.target import SameEncoder, Target
@@ -27,10 +31,14 @@ class WorldModelTask(LightningModule):
     Args:
         levels: from the fastest to the slowest.
         encoder: level 0's frame encoder.
-        regularizer: what prevents collapse; SIGReg if not given.
+        regularizer: what prevents collapse, over every scope; SIGReg if not given.
         target: what predictions are compared with; the same encoder, with gradient, if not given.
         weights: of the losses of each level; levels are weighted by `LevelConfig.weight`.
         optim: AdamW and its schedule.
+        prediction_loss: what compares predicted with target tokens; squared error if not given.
+        scope_regularizers: by scope, another regularizer than `regularizer`.
+        joint: whether the losses of a level also train the levels below it.
+        blanks: what is hidden from the predictors in training.
     """
 
     def __init__(
@@ -41,30 +49,43 @@ class WorldModelTask(LightningModule):
         target: Target | None = None,
         weights: LossWeights = LossWeights(),  # noqa: B008 - frozen
         optim: OptimConfig = OptimConfig(),  # noqa: B008 - frozen
+        prediction_loss: PredictionLoss | None = None,
+        scope_regularizers: dict[str, Regularizer] | None = None,
+        joint: bool = True,
+        blanks: BlankConfig = BlankConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.encoder_config, self.level_configs = encoder, tuple(levels)
         self.hierarchy = Hierarchy(encoder, self.level_configs)
-        self.regularizer = regularizer or SIGReg()
+        self.prediction_loss = prediction_loss or SquaredError()
+        self.prediction_loss.attach(self.hierarchy)
+        self.regularizers = scope_modules(regularizer or SIGReg(), scope_regularizers or {})
         self.target = target or SameEncoder()
         self.target.attach(self.hierarchy)
         self.weights = weights
+        self.joint, self.blanks = joint, blanks
         self.optim = optim
 
     def objective(self, batch: ClipBatch) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
         """Losses of every level, and what they were computed from."""
-        tokens = self.hierarchy.encode(batch.frames)
+        tokens = self.hierarchy.encode(batch.frames, self.joint)
         targets = self.target(self.hierarchy, batch.frames, tokens)
-        predictions = self.hierarchy.predict(tokens)
+        blanks = None
+        if self.training and self.blanks.share:
+            blanks = draw_blanks(self.blanks, self.hierarchy, tokens, self._seed_of_rank())
+        predictions = self.hierarchy.predict(tokens, blanks)
         losses = [
             level_losses(
                 tokens[number],
                 predictions[number].predicted,
                 targets[number],
-                self.regularizer,
+                self.regularizers,
                 self.weights,
                 # Every level and step draws its own directions; the same on every rank.
                 seed=self.global_step * len(tokens) + number,
+                prediction_loss=self.prediction_loss,
+                level=number,
+                frames=batch.frames,
             )
             for number in range(len(tokens))
         ]
@@ -76,6 +97,10 @@ class WorldModelTask(LightningModule):
             ],
         }
         return losses, seen
+
+    def _seed_of_rank(self) -> int:
+        """Another one for each step and rank; a resumed run has the same."""
+        return self.global_step * self.trainer.world_size + self.global_rank
 
     def total(self, losses: Sequence[dict[str, Tensor]]) -> Tensor:
         """Sum over levels, each with its weight, of its weighted losses."""
@@ -166,3 +191,17 @@ class WorldModelTask(LightningModule):
         torch.set_rng_state(checkpoint["rng_state"]["torch"].cpu())
         if torch.cuda.is_available() and "cuda" in checkpoint["rng_state"]:
             torch.cuda.set_rng_state(checkpoint["rng_state"]["cuda"].cpu())
+
+
+def scope_modules(regularizer: Regularizer, others: Mapping[str, Regularizer]) -> nn.ModuleDict:
+    """Which regularizer each scope has.
+
+    Raises:
+        InputError: a name that is no scope.
+    """
+    unknown = sorted(others.keys() - SCOPES.keys())
+    if unknown:
+        raise InputError(
+            f"scope_regularizers names {unknown[0]}, which is no scope; there are {list(SCOPES)}"
+        )
+    return nn.ModuleDict({scope: others.get(scope, regularizer) for scope in SCOPES})

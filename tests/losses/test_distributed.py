@@ -1,48 +1,147 @@
-"""Two ranks with B clips each are one rank with 2 B: loss and gradient of the whole objective."""
+"""Two ranks with B clips each are one rank with 2 B: loss and gradient, whatever the objective."""
 
 import datetime
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from einops import rearrange
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from worldmodel.losses.baselines import InfoNCE, PixelPrediction
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
-from worldmodel.losses.regularizers import Regularizer, SIGReg, VICReg
+from worldmodel.losses.prediction import BarlowTwins, PredictionLoss, SquaredError, VICRegL
+from worldmodel.losses.regularizers import Combined, NoRegularizer, Regularizer, SIGReg, VICReg
+from worldmodel.losses.scopes import SCOPES
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 
-REGULARIZERS: dict[str, Regularizer] = {"sigreg": SIGReg(num_directions=16), "vicreg": VICReg()}
+# All are built here, before there is a process group: whether there is one is for them to ask when
+# they are called.
+REGULARIZERS: dict[str, Regularizer] = {
+    "none": NoRegularizer(),
+    "sigreg": SIGReg(num_directions=16),
+    "vicreg": VICReg(),
+    "combined": Combined([SIGReg(num_directions=8), VICReg()], [1.0, 0.5]),
+}
+PREDICTION_LOSSES: dict[str, Callable[[], PredictionLoss]] = {
+    "squared": SquaredError,
+    "moving": lambda: SquaredError(moving=2.0),
+    "barlow": BarlowTwins,
+    "vicregl": VICRegL,
+    "infonce": lambda: InfoNCE(other_steps=False, max_negatives=0),
+    "infonce_steps": lambda: InfoNCE(other_steps=True, max_negatives=5),
+    "pixels": PixelPrediction,
+    "pixels_hidden": lambda: PixelPrediction(hidden=3, present=0.5),
+}
+# 12 rows over both ranks are 3 places of each of the 4 clips.
+CHOICES = list(product(REGULARIZERS, SCOPES, (0, 12), PREDICTION_LOSSES))
+WHOLE = [("sigreg", "squared"), ("vicreg", "barlow"), ("none", "infonce_steps"), ("none", "pixels")]
 
 
-def loss_and_gradients(regularizer: Regularizer, frames: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The objective on these clips, with weights that depend on the seed alone."""
+def tiny_hierarchy() -> Hierarchy:
     torch.manual_seed(0)
     small = {"dim": 8, "width": 8, "depth": 1, "num_heads": 2}
     levels = [LevelConfig(stride=1, horizons=(1, 2), **small), LevelConfig(horizons=(1,), **small)]
-    hierarchy = Hierarchy(
-        EncoderConfig(size=16, stem_channels=(8, 8), num_heads=2), levels
-    ).double()
+    encoder = EncoderConfig(size=16, stem_channels=(8, 8), num_heads=2)
+    hierarchy = Hierarchy(encoder, levels).double()
     hierarchy.reset_heads()
-    tokens = hierarchy.encode(frames)
-    weights = LossWeights()
-    losses = [
-        total_loss(level_losses(t, p.predicted, t, regularizer, weights, seed=number), weights)
-        for number, (t, p) in enumerate(zip(tokens, hierarchy.predict(tokens), strict=True))
-    ]
-    loss = torch.stack(losses).sum()
-    loss.backward()
-    gradients = {name: p.grad for name, p in hierarchy.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), **gradients}
+    return hierarchy
 
 
-def all_clips() -> torch.Tensor:
+SHAPES = tiny_hierarchy()
+
+
+def all_clips() -> Tensor:
     generator = torch.Generator().manual_seed(1)
     clips = torch.randn(4, 6, 3, 16, 16, generator=generator, dtype=torch.float64)
     # The second rank's frames are flat colours: its own statistics are not those of the first.
     return torch.cat(
         [clips[:2], 5 * clips[2:].mean(dim=(3, 4), keepdim=True).expand(clips[2:].shape)]
     )
+
+
+class OneLevel(nn.Module):
+    """Tokens that are linear in patches, predictions that are linear in tokens."""
+
+    def __init__(self, prediction_loss: PredictionLoss) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.encoder = nn.Linear(3 * 8 * 8, 8)
+        self.heads = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+        self.prediction_loss = prediction_loss
+        prediction_loss.attach(SHAPES)
+        self.double()
+
+    def forward(self, frames: Tensor, regularizer: Regularizer, weights: LossWeights) -> Tensor:
+        patches = rearrange(frames, "b t c (h p) (w q) -> b t (h w) (c p q)", h=2, w=2)
+        tokens = self.encoder(patches)
+        predicted = {h: tokens + head(tokens) for h, head in enumerate(self.heads, start=1)}
+        losses = level_losses(
+            tokens,
+            predicted,
+            tokens,
+            regularizer,
+            weights,
+            seed=7,
+            prediction_loss=self.prediction_loss,
+            level=0,
+            frames=frames,
+        )
+        return total_loss(losses, weights)
+
+
+def loss_and_gradients(choice: tuple[str, str, int, str], frames: Tensor) -> dict[str, Tensor]:
+    regularizer, scope, max_rows, prediction_loss = choice
+    model = OneLevel(PREDICTION_LOSSES[prediction_loss]())
+    scopes = {name: float(name == scope) for name in SCOPES}
+    weights = LossWeights(prediction=1.0, max_rows=max_rows, **scopes)
+    return with_gradients(model, model(frames, REGULARIZERS[regularizer], weights))
+
+
+class WholeObjective(nn.Module):
+    """Both levels of a hierarchy with every scope at once, as a module that DDP can wrap."""
+
+    def __init__(self, regularizer: str, prediction_loss: str) -> None:
+        super().__init__()
+        self.hierarchy = tiny_hierarchy()
+        self.regularizer = REGULARIZERS[regularizer]
+        self.prediction_loss = PREDICTION_LOSSES[prediction_loss]()
+        self.prediction_loss.attach(self.hierarchy)
+        self.double()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        tokens = self.hierarchy.encode(frames)
+        weights = LossWeights(per_step=1.0, per_token=1.0)
+        losses = [
+            total_loss(
+                level_losses(
+                    level,
+                    prediction.predicted,
+                    level,
+                    self.regularizer,
+                    weights,
+                    seed=number,
+                    prediction_loss=self.prediction_loss,
+                    level=number,
+                    frames=frames,
+                ),
+                weights,
+            )
+            for number, (level, prediction) in enumerate(
+                zip(tokens, self.hierarchy.predict(tokens), strict=True)
+            )
+        ]
+        return torch.stack(losses).sum()
+
+
+def with_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **gradients}
 
 
 def one_of_two(rank: int, store: str, out: str) -> None:
@@ -54,35 +153,70 @@ def one_of_two(rank: int, store: str, out: str) -> None:
         timeout=datetime.timedelta(seconds=60),
     )
     torch.set_num_threads(1)
+    frames = all_clips()[2 * rank : 2 * rank + 2]
     results = {}
-    for name, regularizer in REGULARIZERS.items():
-        result = loss_and_gradients(regularizer, all_clips()[2 * rank : 2 * rank + 2])
-        for value in result.values():  # what DDP does with gradients
-            distributed.all_reduce(value)
-            value /= 2
-        results[name] = result
+    for choice in CHOICES:
+        results[choice] = loss_and_gradients(choice, frames)
+    for value in [value for result in results.values() for value in result.values()]:
+        distributed.all_reduce(value)  # what DDP does with gradients
+        value /= 2
+    for choice in WHOLE:
+        model = WholeObjective(*choice)
+        parallel = DistributedDataParallel(model, find_unused_parameters=True)
+        results[choice] = with_gradients(model, parallel(frames))
+        distributed.all_reduce(results[choice]["loss"])
+        results[choice]["loss"] /= 2
     if rank == 0:
         torch.save(results, out)
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple, dict[str, Tensor]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
     out = folder / "results.pt"
     multiprocessing.spawn(one_of_two, args=(str(folder / "store"), str(out)), nprocs=2)
     return torch.load(out, weights_only=True)
 
 
-@pytest.mark.parametrize("name", sorted(REGULARIZERS))
-def test_objective__two_ranks_are_one_rank_with_both_batches(two_ranks, name):
-    alone = loss_and_gradients(REGULARIZERS[name], all_clips())
-    assert alone.keys() == two_ranks[name].keys()
-    # Tokens are float32 inside the regularizers: rounding differs, nothing else.
+def assert_same(found: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
     for key, value in alone.items():
-        torch.testing.assert_close(two_ranks[name][key], value, rtol=1e-5, atol=1e-5, msg=key)
-    # Averaging ranks that each use statistics of their own gives another gradient.
-    halves = [loss_and_gradients(REGULARIZERS[name], all_clips()[i : i + 2]) for i in (0, 2)]
-    key = "levels.1.encoder.layers.4.weight"
-    local = (halves[0][key] + halves[1][key]) / 2
-    assert (local - alone[key]).abs().max() > 1e-3 * alone[key].abs().max()
+        error = (found[key] - value).abs().max()
+        # Everything is float64 here; float32 would round at 1e-7 of the greatest.
+        assert error <= 1e-9 * value.abs().max() + 1e-12, f"{key}: off by {error}"
+
+
+@pytest.mark.parametrize("prediction_loss", PREDICTION_LOSSES)
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_every_choice__two_ranks_are_one_rank_with_both_batches(
+    two_ranks, regularizer, prediction_loss
+):
+    for scope, max_rows in product(SCOPES, (0, 12)):
+        choice = (regularizer, scope, max_rows, prediction_loss)
+        alone = loss_and_gradients(choice, all_clips())
+        assert alone.keys() == two_ranks[choice].keys()
+        assert_same(two_ranks[choice], alone)
+
+
+@pytest.mark.parametrize("choice", WHOLE, ids="-".join)
+def test_whole_objective__under_ddp_itself(two_ranks, choice):
+    model = WholeObjective(*choice)
+    alone = with_gradients(model, model(all_clips()))
+    assert_same(two_ranks[choice], alone)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *(("sigreg", scope, 0, "squared") for scope in SCOPES),
+        *(("vicreg", scope, 12, "squared") for scope in SCOPES),
+        *(("none", "batch", 0, name) for name in ("moving", "barlow", "infonce", "infonce_steps")),
+    ],
+    ids=lambda choice: "-".join(map(str, choice)),
+)
+def test_parity__would_fail_for_ranks_with_statistics_of_their_own(choice):
+    alone = loss_and_gradients(choice, all_clips())
+    halves = [loss_and_gradients(choice, all_clips()[i : i + 2]) for i in (0, 2)]
+    for key in ("loss", "encoder.weight"):
+        local = (halves[0][key] + halves[1][key]) / 2
+        assert (local - alone[key]).abs().max() > 1e-3 * alone[key].abs().max()

@@ -1,68 +1,37 @@
-"""What prevents collapse, and over which scope its statistics are taken.
+"""What prevents collapse: penalties on the distribution of tokens.
 
-A regularizer looks at a cloud of tokens and pushes its distribution away from a point. *Which*
-cloud is a choice of its own, the scope: all tokens of the batch, or tokens minus their clip's
-temporal mean. The first alone can be met by what never changes within a clip (colours, the camera),
-and then copying is perfect prediction and nothing about change is learned; the second forces tokens
-to vary in time, and prediction picks from that what varies predictably.
+A regularizer sees groups of rows `(G, R, D)`; which tokens those are is the scope's choice
+(`scopes.py`). The penalty is the mean over groups.
 
 Every statistic is that of the global batch: under data-parallel training `global_mean` averages
 over ranks, decided when it is called. N ranks with B clips each give the loss and, after the
 averaging of gradients that DDP does, the gradient of one rank with N * B clips.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from worldmodel.errors import InputError
-
-
-def global_mean(local_mean: Tensor) -> Tensor:
-    """The mean over all ranks, which must hold equally many rows; with gradient.
-
-    The value is that of all ranks, the gradient that of this rank's own rows: DDP averages
-    gradients over ranks, which makes the sum exact without a second exchange in the backward pass.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return local_mean
-    mean = local_mean.detach().clone()
-    distributed.all_reduce(mean)
-    mean /= distributed.get_world_size()
-    return local_mean + (mean - local_mean).detach()
-
-
-def whole_batch(
-    tokens: Float[Tensor, "batch time tokens dim"],
-) -> Float[Tensor, "rows dim"]:
-    """Scope `batch`: every token of every step of every clip is one row."""
-    return tokens.flatten(0, -2)
-
-
-def within_clip(
-    tokens: Float[Tensor, "batch time tokens dim"],
-) -> Float[Tensor, "rows dim"]:
-    """Scope `within_clip`: rows minus their clip's temporal mean at that token position."""
-    return (tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, -2)
-
-
-SCOPES: dict[str, Callable[[Tensor], Tensor]] = {"batch": whole_batch, "within_clip": within_clip}
+from worldmodel.losses.ranks import global_mean
 
 
 class Regularizer(nn.Module):
     """A penalty on the distribution of rows; 0 is best. Subclasses are chosen by `class_path`."""
 
-    def forward(self, rows: Float[Tensor, "rows dim"], seed: int) -> Float[Tensor, ""]:
-        """The penalty.
+    def forward(self, rows: Float[Tensor, "groups rows dim"], seed: int) -> Float[Tensor, ""]:
+        """The penalty, mean over groups.
 
         Args:
             rows: as many on every rank.
             seed: drives whatever is random in it, the same on every rank; the task passes the
                 number of the optimizer step, so that a resumed run draws the same.
         """
-        raise NotImplementedError("forward(rows (R, D), seed) -> scalar")
+        raise NotImplementedError("forward(rows (G, R, D), seed) -> scalar")
 
 
 class SIGReg(Regularizer):
@@ -107,22 +76,73 @@ class SIGReg(Regularizer):
         self.num_directions, self.num_points = num_directions, num_points
         self.t_min, self.t_max = t_min, t_max
 
-    def forward(self, rows: Float[Tensor, "rows dim"], seed: int) -> Float[Tensor, ""]:
+    def forward(self, rows: Float[Tensor, "groups rows dim"], seed: int) -> Float[Tensor, ""]:
         # Drawn on the CPU: every rank and every kind of device then gets the same directions.
         generator = torch.Generator().manual_seed(seed)
-        directions = torch.randn(rows.shape[1], self.num_directions, generator=generator)
+        directions = torch.randn(rows.shape[2], self.num_directions, generator=generator)
         directions = (directions / directions.norm(dim=0)).to(rows, non_blocking=True)
-        projected = rows @ directions
-        loss = rows.new_zeros(())
-        for t in torch.linspace(self.t_min, self.t_max, self.num_points).tolist():
-            angle = projected * t
-            normal = torch.exp(rows.new_tensor(-(t**2) / 2))
-            real = global_mean(angle.cos().mean(0)) - normal
-            imaginary = global_mean(angle.sin().mean(0))
-            loss = loss + normal * (real.square() + imaginary.square()).mean()
+        points = torch.linspace(self.t_min, self.t_max, self.num_points, dtype=torch.float64)
+        loss = CharacteristicDistance.apply(rows @ directions, points.tolist())
         if self.covariance:
             loss = loss + self.covariance * identity_distance(global_covariance(rows))
         return loss
+
+
+class CharacteristicDistance(torch.autograd.Function):
+    """Distance of empirical characteristic functions from that of N(0, 1), with its gradient.
+
+    For columns p of projected rows, the mean over groups and columns of
+    sum_k w_k |mean_r exp(i t_k p_r) - w_k|^2 with w_k = exp(-t_k^2 / 2). The points t_k are
+    equally spaced, so that exp(i t_k p) follows from exp(i t_{k-1} p) by one complex product: four
+    sines and cosines instead of two for each point, and as many again in the backward pass. 17
+    instead of 54 ms for 4096 rows, 128 directions and 8 points on one core.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, projected: Tensor, points: Sequence[float]) -> Tensor:
+        """The distance; `projected` is `(G, R, M)`, of as many rows on every rank."""
+        step = points[1] - points[0] if len(points) > 1 else 0.0
+        first, each = projected * points[0], projected * step
+        start, turn = (first.cos(), first.sin()), (each.cos(), each.sin())
+        real, imaginary = [], []
+        for cos, sin in _turned(start, turn, len(points)):
+            real.append(cos.mean(1))
+            imaginary.append(sin.mean(1))
+        t = projected.new_tensor(points)[:, None, None]
+        normal = torch.exp(-t.square() / 2)
+        means = global_mean(torch.stack([torch.stack(real), torch.stack(imaginary)]))
+        off, imaginary_off = means[0] - normal, means[1]
+        ctx.save_for_backward(*start, *turn)
+        # (2, K, G, 1, M): of the loss to each cosine and sine of one row, but for the number of all
+        # elements of `projected`.
+        ctx.slopes = (2 * normal * t * torch.stack([-off, imaginary_off])).unsqueeze(3)
+        return (normal * (off.square() + imaginary_off.square())).mean((1, 2)).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
+        """The gradient of this rank's own rows (see `global_mean`)."""
+        start_cos, start_sin, turn_cos, turn_sin = ctx.saved_tensors
+        slopes = ctx.slopes * (outputs[0] / start_cos.numel())
+        gradient = torch.zeros_like(start_cos)
+        turned = _turned((start_cos, start_sin), (turn_cos, turn_sin), slopes.shape[1])
+        for number, (cos, sin) in enumerate(turned):
+            gradient.addcmul_(sin, slopes[0, number]).addcmul_(cos, slopes[1, number])
+        return gradient, None
+
+
+def _turned(
+    start: tuple[Tensor, Tensor], turn: tuple[Tensor, Tensor], count: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Real and imaginary part of start * turn^k for k = 0, 1, ..., count - 1."""
+    cos, sin = start
+    for number in range(count):
+        yield cos, sin
+        if number + 1 < count:
+            cos, sin = (
+                (cos * turn[0]).addcmul_(sin, turn[1], value=-1),
+                (sin * turn[0]).addcmul_(cos, turn[1]),
+            )
 
 
 class VICReg(Regularizer):
@@ -137,40 +157,98 @@ class VICReg(Regularizer):
 
     def __init__(self, std: float = 1.0, variance: float = 1.0, covariance: float = 0.04) -> None:
         super().__init__()
+        if not std > 0 or not (variance >= 0 and covariance >= 0):
+            raise InputError(
+                "VICReg needs a positive std and weights of 0 or more, got "
+                f"std {std}, variance {variance}, covariance {covariance}"
+            )
         self.std, self.variance, self.covariance = std, variance, covariance
 
-    def forward(self, rows: Float[Tensor, "rows dim"], seed: int) -> Float[Tensor, ""]:
+    def forward(self, rows: Float[Tensor, "groups rows dim"], seed: int) -> Float[Tensor, ""]:
         covariance = global_covariance(rows)
         return self.variance * variance_loss(covariance, self.std) + (
             self.covariance * covariance_loss(covariance)
         )
 
 
-def global_covariance(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
-    """Covariance of the rows of all ranks, divided by their number."""
+def global_covariance(rows: Float[Tensor, "groups rows dim"]) -> Float[Tensor, "groups dim dim"]:
+    """Covariance of the rows of all ranks, per group, divided by their number."""
     # No gradient through the mean: summed over all ranks it is zero, on one rank alone it is not.
-    centred = rows - global_mean(rows.mean(0)).detach()
-    return global_mean(centred.T @ centred / len(rows))
+    centred = rows - global_mean(rows.mean(1, keepdim=True)).detach()
+    return global_mean(Gram.apply(centred) / rows.shape[1])
 
 
-def identity_distance(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, ""]:
+class Gram(torch.autograd.Function):
+    """`(G, R, D)` -> X^T X of each group, `(G, D, D)`; back in one product instead of two.
+
+    3.6 instead of 7.2 ms for VICReg of 4096 rows of 128 dimensions on one core.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """Squares and products of dimensions, summed over rows."""
+        ctx.save_for_backward(rows)
+        return rows.mT @ rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outputs: Tensor) -> Tensor:
+        """X (S + S^T) for the slope S of the loss to the result."""
+        (rows,) = ctx.saved_tensors
+        return rows @ (outputs[0] + outputs[0].mT)
+
+
+def identity_distance(covariance: Float[Tensor, "groups dim dim"]) -> Float[Tensor, ""]:
     """Squared Frobenius distance from the identity, per dimension."""
-    identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    return (covariance - identity).square().sum() / len(covariance)
+    dim = covariance.shape[-1]
+    identity = torch.eye(dim, dtype=covariance.dtype, device=covariance.device)
+    return (covariance - identity).square().sum((1, 2)).mean() / dim
 
 
-def variance_loss(covariance: Float[Tensor, "dim dim"], std: float) -> Float[Tensor, ""]:
+def variance_loss(covariance: Float[Tensor, "groups dim dim"], std: float) -> Float[Tensor, ""]:
     """How far dimensions fall short of the standard deviation asked for, on average."""
-    return torch.relu(std - torch.sqrt(covariance.diagonal() + 1e-4)).mean()
+    variances = covariance.diagonal(dim1=1, dim2=2)
+    return torch.relu(std - torch.sqrt(variances + 1e-4)).mean()
 
 
-def covariance_loss(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, ""]:
+def covariance_loss(covariance: Float[Tensor, "groups dim dim"]) -> Float[Tensor, ""]:
     """Squared covariances between different dimensions, per dimension."""
-    return (covariance.square().sum() - covariance.diagonal().square().sum()) / len(covariance)
+    own = covariance.diagonal(dim1=1, dim2=2).square().sum(1)
+    return (covariance.square().sum((1, 2)) - own).mean() / covariance.shape[-1]
 
 
 class NoRegularizer(Regularizer):
-    """No penalty: for objectives whose target alone must prevent collapse."""
+    """No penalty: for objectives whose target or prediction loss alone must prevent collapse."""
 
-    def forward(self, rows: Float[Tensor, "rows dim"], seed: int) -> Float[Tensor, ""]:
+    def forward(self, rows: Float[Tensor, "groups rows dim"], seed: int) -> Float[Tensor, ""]:
         return rows.new_zeros(())
+
+
+class Combined(Regularizer):
+    """Several regularizers on the same rows: the weighted sum of their penalties.
+
+    Args:
+        regularizers: any, at least one.
+        weights: one for each, 0 or more.
+    """
+
+    def __init__(self, regularizers: list[Regularizer], weights: list[float]) -> None:
+        super().__init__()
+        if not regularizers or len(regularizers) != len(weights):
+            raise InputError(
+                "Combined needs as many weights as regularizers, and at least one, got "
+                f"{len(regularizers)} regularizers and {len(weights)} weights"
+            )
+        if not all(weight >= 0 for weight in weights):
+            raise InputError(f"Combined's weights must be 0 or more, got {weights}")
+        self.regularizers, self.weights = nn.ModuleList(regularizers), list(weights)
+
+    def forward(self, rows: Float[Tensor, "groups rows dim"], seed: int) -> Float[Tensor, ""]:
+        number = len(self.weights)
+        penalties = [
+            weight * regularizer(rows, seed * number + place)
+            for place, (weight, regularizer) in enumerate(
+                zip(self.weights, self.regularizers, strict=True)
+            )
+        ]
+        return torch.stack(penalties).sum()

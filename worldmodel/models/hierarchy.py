@@ -140,11 +140,14 @@ class Hierarchy(nn.Module):
         """uint8 0..255 -> float -1.5..1.5, about unit variance on natural frames."""
         return frames.to(torch.get_default_dtype()).div_(255).sub_(0.5).mul_(3)
 
-    def encode(self, frames: Tensor) -> list[Float[Tensor, "batch time tokens dim"]]:
+    def encode(
+        self, frames: Tensor, joint: bool = True
+    ) -> list[Float[Tensor, "batch time tokens dim"]]:
         """Tokens of every level.
 
         Args:
             frames: `(B, T, 3, size, size)`, uint8 or already normalised floats.
+            joint: whether the losses of a level also train the levels below it.
 
         Returns:
             Per level `(B, T // span, N_l, D_l)`; each step depends on its own frames alone.
@@ -158,10 +161,10 @@ class Hierarchy(nn.Module):
                 f"got {frames.shape[-2]} x {frames.shape[-1]}; scale them (data.size)"
             )
         pictures = frames if frames.is_floating_point() else self.normalize(frames)
-        return self.abstract(self.levels[0].encoder(pictures))
+        return self.abstract(self.levels[0].encoder(pictures), joint)
 
     def abstract(
-        self, tokens_0: Float[Tensor, "batch time tokens dim"]
+        self, tokens_0: Float[Tensor, "batch time tokens dim"], joint: bool = True
     ) -> list[Float[Tensor, "batch _time _tokens _dim"]]:
         """Tokens of every level, from those of level 0; what `encode` does after single frames.
 
@@ -169,20 +172,29 @@ class Hierarchy(nn.Module):
 
         Args:
             tokens_0: level 0's, of one frame each, such as `encode` gives first.
+            joint: whether gradients reach the level below.
 
         Returns:
             Per level `(B, T // span, N_l, D_l)`; the first are `tokens_0` themselves.
         """
         tokens = [tokens_0]
         for level in self.levels[1:]:
-            tokens.append(level.encoder(tokens[-1]))
+            tokens.append(level.encoder(tokens[-1] if joint else tokens[-1].detach()))
         return tokens
 
-    def predict(self, tokens: Sequence[Tensor]) -> list[LevelPrediction]:
-        """Context states and predicted tokens of every level, from `encode`'s tokens."""
+    def predict(
+        self, tokens: Sequence[Tensor], blanks: Sequence[Tensor | None] | None = None
+    ) -> list[LevelPrediction]:
+        """Context states and predicted tokens of every level.
+
+        Args:
+            tokens: `encode`'s.
+            blanks: per level which tokens are not shown to the predictor (see `Predictor`).
+        """
+        blanks = blanks or [None] * len(self.levels)
         return [
-            LevelPrediction(*level.predictor(level_tokens))
-            for level, level_tokens in zip(self.levels, tokens, strict=True)
+            LevelPrediction(*level.predictor(level_tokens, blank=blank))
+            for level, level_tokens, blank in zip(self.levels, tokens, blanks, strict=True)
         ]
 
     def predict_on(self, tokens: Tensor, level: int, memory: list[KeysValues]) -> LevelPrediction:

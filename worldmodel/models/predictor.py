@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldmodel.models.transformer import FeedForward, KeysValues, SelfAttention
@@ -56,7 +56,10 @@ class Predictor(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(
-        self, tokens: Float[Tensor, "batch time tokens dim"], memory: list[KeysValues] | None = None
+        self,
+        tokens: Float[Tensor, "batch time tokens dim"],
+        memory: list[KeysValues] | None = None,
+        blank: Bool[Tensor, "batch time tokens"] | None = None,
     ) -> tuple[
         Float[Tensor, "batch time tokens width"], dict[int, Float[Tensor, "batch time tokens dim"]]
     ]:
@@ -65,11 +68,17 @@ class Predictor(nn.Module):
         Args:
             tokens: steps from the first on, or those that follow the remembered ones.
             memory: what was seen before, one entry per layer, or empty; lengthened in place.
+            blank: tokens `(batch, time, tokens)` that are not shown; nowhere at the first step.
+                Their change is predicted from the last token seen at their place.
         """
         batch, time = tokens.shape[:2]
         past = memory if memory else [None] * len(self.over_time)
         seen = []
-        x = self.embed(tokens) + self.position
+        x = self.embed(tokens)
+        if blank is not None:
+            x = x.masked_fill(blank[..., None], 0)
+            tokens = last_seen(tokens, blank)
+        x = x + self.position
         for over_time, over_tokens, known in zip(
             self.over_time, self.over_tokens, past, strict=True
         ):
@@ -92,3 +101,12 @@ class Predictor(nn.Module):
         """
         for head in self.heads.values():
             cast(nn.Linear, head).reset_parameters()
+
+
+def last_seen(
+    tokens: Float[Tensor, "batch time tokens dim"], blank: Bool[Tensor, "batch time tokens"]
+) -> Float[Tensor, "batch time tokens dim"]:
+    """Tokens with each blank one replaced by the last one before it, at its place, that is not."""
+    steps = torch.arange(tokens.shape[1], device=tokens.device)[:, None]
+    last = torch.where(blank, 0, steps).cummax(dim=1).values
+    return tokens.gather(1, last[..., None].expand_as(tokens))

@@ -1,0 +1,94 @@
+"""What docs/objectives.md shows can be typed."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from worldmodel.losses import baselines, prediction, regularizers
+from worldmodel.losses.objective import LossWeights, level_losses, total_loss
+from worldmodel.losses.prediction import PredictionLoss
+from worldmodel.losses.regularizers import Regularizer, SIGReg
+from worldmodel.models.target import Target
+
+PAGE = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+EXAMPLES = [yaml.safe_load(text)["model"] for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)]
+
+
+def choose(choices: dict) -> Namespace:
+    """As the command line does: class paths and their arguments -> objects."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--prediction_loss", type=PredictionLoss | None, default=None)
+    parser.add_argument("--regularizer", type=Regularizer | None, default=None)
+    parser.add_argument("--target", type=Target | None, default=None)
+    parser.add_argument("--weights", type=LossWeights, default=LossWeights())
+    return parser.instantiate_classes(parser.parse_object(choices))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_example__trains_a_step(example, hierarchy, clip):
+    chosen = choose(example)
+    chosen.prediction_loss.attach(hierarchy)
+    regularizer = chosen.regularizer or SIGReg()
+    tokens = hierarchy.encode(clip.frames)
+    total = torch.zeros(())
+    for level, (own, predictions) in enumerate(zip(tokens, hierarchy.predict(tokens), strict=True)):
+        losses = level_losses(
+            own,
+            predictions.predicted,
+            own,
+            regularizer,
+            chosen.weights,
+            seed=level,
+            prediction_loss=chosen.prediction_loss,
+            level=level,
+            frames=clip.frames,
+        )
+        total = total + total_loss(losses, chosen.weights)
+    total.backward()
+    assert total.isfinite() and total > 0
+    stem = hierarchy.levels[0].encoder.stem[0].weight
+    assert stem.grad.isfinite().all() and stem.grad.abs().sum() > 0
+
+
+def test_page__names_every_class():
+    named = {
+        choice["class_path"]
+        for example in EXAMPLES
+        for choice in example.values()
+        if "class_path" in choice
+    }
+    named |= {
+        part["class_path"]
+        for example in EXAMPLES
+        for part in example.get("regularizer", {}).get("init_args", {}).get("regularizers", [])
+    }
+    for module, base in (
+        (prediction, PredictionLoss),
+        (baselines, PredictionLoss),
+        (regularizers, Regularizer),
+    ):
+        own = [kind for kind in vars(module).values() if isinstance(kind, type)]
+        own = [kind for kind in own if kind.__module__ == module.__name__ and kind is not base]
+        for kind in own:
+            if issubclass(kind, base):
+                assert f"{module.__name__}.{kind.__name__}" in named
+                assert f"`{module.__name__.split('.')[-1]}.{kind.__name__}`" in PAGE
+
+
+def test_choice__short_names_and_whole_numbers():
+    chosen = choose({"prediction_loss": {"class_path": "InfoNCE", "init_args": {"temperature": 1}}})
+    assert chosen.prediction_loss.temperature == 1.0
+    assert choose({"weights": {"batch": 3}}).weights == LossWeights(batch=3.0)
+
+
+def test_choice__what_makes_no_sense_is_refused():
+    with pytest.raises(ArgumentError, match="off_diagnal"):
+        choose(
+            {"prediction_loss": {"class_path": "BarlowTwins", "init_args": {"off_diagnal": 0.1}}}
+        )
+    with pytest.raises(Exception, match=r"weights\.per_step must be 0 or more, got -1"):
+        choose({"weights": {"per_step": -1}})
