@@ -591,7 +591,7 @@ def test_hub__fetches_data_and_weights_only(video_folder, tmp_path, monkeypatch)
     assert loaded.config["source"] == "hf://org/some-model.v2@commit1"
     load_model(Path("hf://org/name@refs/pr/1"))  # a Path has one slash less
     assert [each[:2] for each in asked] == [("org/some-model.v2", None), ("org/name", "refs/pr/1")]
-    assert all(pattern.endswith((".json", ".safetensors")) for pattern in asked[0][2])
+    assert all(pattern.endswith((".json", ".md", ".safetensors")) for pattern in asked[0][2])
 
 
 def test_hub__what_went_wrong(monkeypatch):

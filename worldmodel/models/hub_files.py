@@ -72,7 +72,8 @@ def fetch(address: str) -> tuple[Path, str]:
     if match is None:
         raise InputError(f"{address} is no address such as hf://facebook/vjepa2-vitl-fpc64-256")
     hub = import_extra("huggingface_hub")
-    wanted = ["config.json", *PREPROCESSORS, WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors"]
+    wanted = ["config.json", "README.md", *PREPROCESSORS]
+    wanted += [WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors"]
     try:
         folder = Path(
             hub.snapshot_download(match["name"], revision=match["revision"], allow_patterns=wanted)
