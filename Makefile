@@ -111,6 +111,11 @@ test-all: $(INSTALLED) ## the long proofs too, on a Ray cluster of this machine 
 bench: $(INSTALLED) ## speed against others in the same run  [BENCH=generate|loader] [OUT=file.json]
 	@$(WORLDMODEL) bench $(or $(BENCH),generate) $(if $(OUT),--out $(OUT))
 
+.PHONY: ablation
+ablation: $(INSTALLED) ## train and compare variants of the recipe, hours  [ONLY=question ...]
+	@$(WORLDMODEL) ablate --study configs/ablation.yaml --out ablation --jobs 2 \
+	  $(if $(ONLY),--only $(ONLY))
+
 # Loaders that cannot live beside ours: `bench loader` finds them here, or by PEERS_PYTHON.
 PEERS = .venv-peers
 .PHONY: bench-peers

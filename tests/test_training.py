@@ -15,7 +15,12 @@ from worldmodel.models.checkpoint import load_model
 from worldmodel.task import WorldModelTask
 from worldmodel.training import RUN_FOLDER, choose_run, new_version
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+# A study is no configuration of a training.
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")
+    if path.stem != "ablation"
+)
 SMALL = str(Path(__file__).parent / "conf" / "small.yaml")
 
 

@@ -287,7 +287,8 @@ def evaluate_arguments(parser: ArgumentParser) -> None:
         "--checkpoint",
         type=str,
         required=True,
-        help="for example last.ckpt; or a folder or hf://org/name of an encoder on Hugging Face",
+        help="for example last.ckpt; an exported folder or the name of shipped weights; or a "
+        "folder or hf://org/name of an encoder on Hugging Face",
     )
     parser.add_argument("--out", type=str, required=True, help="folder of the report")
     parser.add_argument("--data", type=str, default=None, help="a generated set (data/physics)")
@@ -350,6 +351,52 @@ def evaluate_on_benchmark(config: Namespace) -> None:
     print((out / f"{config.benchmark}.md").read_text(encoding="utf-8"))
 
 
+def ablate_arguments(parser: ArgumentParser) -> None:
+    """Train variants of a configuration at equal budget, and compare what they have learned."""
+    parser.add_argument(
+        "--study", type=str, default="configs/ablation.yaml", help="questions and their variants"
+    )
+    parser.add_argument("--out", type=str, default="ablation", help="folder of results")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
+    parser.add_argument("--only", type=str, nargs="*", default=[], help="ids of questions")
+
+
+def ablate(config: Namespace) -> None:
+    """Run `ablate`."""
+    from worldmodel.ablation.run import ablate
+    from worldmodel.data.engine import interruptible
+
+    with interruptible():
+        print(ablate(Path(config.study), Path(config.out), config.jobs, config.only))
+
+
+def export_arguments(parser: ArgumentParser) -> None:
+    """Write a checkpoint as weights to share: safetensors, config.json and a model card."""
+    parser.add_argument("--checkpoint", type=str, required=True, help="for example last.ckpt")
+    parser.add_argument("--out", type=str, required=True, help="folder of the export")
+    parser.add_argument(
+        "--report", type=str, default=None, help="folder of its report, for the card's numbers"
+    )
+    parser.add_argument("--trained_by", type=str, default=None, help="the command that made it")
+    parser.add_argument("--licence", type=str, default=None, help="of the weights: apache-2.0")
+
+
+def export(config: Namespace) -> None:
+    """Run `export`."""
+    from worldmodel.export import export_model
+
+    report = None if config.report is None else Path(config.report)
+    print(
+        export_model(
+            Path(config.checkpoint),
+            Path(config.out),
+            report=report,
+            command=config.trained_by,
+            licence=config.licence,
+        )
+    )
+
+
 def surprise_arguments(parser: ArgumentParser) -> None:
     """Surprise over time on any video: plot, table, and the video with a map of the surprise."""
     parser.add_argument("videos", type=str, nargs="+", help="folders, files or globs")
@@ -383,5 +430,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "verify": (verify_arguments, verify),
     "evaluate": (evaluate_arguments, evaluate),
     "surprise": (surprise_arguments, surprise),
+    "export": (export_arguments, export),
+    "ablate": (ablate_arguments, ablate),
     "bench": (bench_arguments, bench),
 }

@@ -37,6 +37,7 @@ from worldmodel.evaluation.probes.depth import (
     MAX_TRAIN_CLIPS,
     MAX_VAL_CLIPS,
     DepthClip,
+    DepthPictures,
     DepthPlan,
     DepthSamples,
     DepthScores,
@@ -89,19 +90,17 @@ from worldmodel.evaluation.surprise import (
     join_scores,
     surprise_sections,
 )
+from worldmodel.evaluation.surprise.scoring import CONTEXT_FRAMES
 from worldmodel.models.checkpoint import LoadedModel
 
-# Training clips for probes and trivial predictors. Event clips count twice, mirrored as well.
-# With 1000, 800 and 600 event clips r2 of visible positions was .77, .77, .77, of hidden ones .16,
-# .18, .13: no more than the difference between two samples of clips.
-EVENT_CLIPS, FREE_CLIPS = 500, 150
-VAL_CLIPS = 400
-# On the blocks with unseen looks fewer do: they take a fifth of the whole time otherwise.
-NUM_UNTRAINED, NUM_UNTRAINED_UNSEEN = 10, 3
 # Blocks of which whole states are kept, half a MB each; of all others only scores.
 MAX_HIDDEN_BLOCKS = 400
 # Results of blocks are small: workers may go on for long while this process fits probes.
 BLOCK_CHUNKS_AHEAD = 128
+# What is shown of depth where it is not probed.
+NO_PICTURES = DepthPictures(
+    torch.zeros(0, 3, 1, 1, dtype=torch.uint8), np.zeros((0, 1, 1)), np.zeros((0, 1, 1))
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,37 @@ class Data:
     blocks: Mapping[str, Sequence[SampleRef]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is measured: the whole report by default; less of it costs less and says less.
+
+    Attributes:
+        event_clips, free_clips: training clips for probes and trivial predictors. Event clips count
+            twice, mirrored as well. With 1000, 800 and 600 event clips r2 of visible positions was
+            .77, .77, .77, of hidden ones .16, .18, .13: no more than the difference between two
+            samples of clips.
+        val_clips: validation clips, which choose strengths and levels of probes.
+        num_untrained: untrained networks on test blocks.
+        num_untrained_unseen: on the blocks with unseen looks fewer do: they take a fifth of the
+            whole time otherwise.
+        context_frames: lengths of a limited past at which blocks are scored too; none leaves
+            `surprise_by_context` without numbers.
+        depth: whether depth is probed.
+        rollouts: whether the model is rolled out on its own predictions.
+        kinds: of blocks; None for all.
+    """
+
+    event_clips: int = 500
+    free_clips: int = 150
+    val_clips: int = 400
+    num_untrained: int = 10
+    num_untrained_unseen: int = 3
+    context_frames: tuple[int, ...] = CONTEXT_FRAMES
+    depth: bool = True
+    rollouts: bool = True
+    kinds: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Run:
     """How to run.
@@ -125,20 +155,29 @@ class Run:
         device: of the networks.
         pace: of passes over samples; changes no number.
         seed: of untrained networks, small MLPs and bootstrap.
+        effort: how much is measured; `Data` holds the samples that it asks for.
     """
 
     device: torch.device
     pace: Pace = field(default_factory=Pace)
     seed: int = 0
+    effort: Effort = field(default_factory=Effort)
 
 
-def choose_training(refs: Sequence[SampleRef]) -> list[SampleRef]:
-    """At most `EVENT_CLIPS` event clips and `FREE_CLIPS` others, in the order of their keys."""
+def choose_training(refs: Sequence[SampleRef], effort: Effort) -> list[SampleRef]:
+    """At most so many event clips and so many others, in the order of their keys."""
     event = [ref for ref in refs if is_event(read_metadata(ref))]
     names = {ref.key for ref in event}
     free = [ref for ref in refs if ref.key not in names]
-    chosen = evenly(event, EVENT_CLIPS) + evenly(free, FREE_CLIPS)
+    chosen = evenly(event, effort.event_clips) + evenly(free, effort.free_clips)
     return sorted(chosen, key=lambda ref: ref.key)
+
+
+def choose_blocks(refs: Sequence[SampleRef], effort: Effort) -> list[SampleRef]:
+    """The blocks of the kinds that are asked for."""
+    if effort.kinds is None:
+        return list(refs)
+    return [ref for ref in refs if read_metadata(ref)["kind"] in effort.kinds]
 
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
@@ -168,11 +207,13 @@ class WatchClips:
         networks: `model` and `untrained`.
         fps: frames per second of the clips.
         errors: what trivial predictors learn from; None for validation clips.
+        depth: whether anything is kept for its probes.
     """
 
     networks: Mapping[str, Network]
     fps: float
     errors: PredictionErrors | None
+    depth: bool = True
 
     def __call__(self, clips: list[Footage]) -> Seen:
         """Of some clips; training clips of events are watched in a mirror as well."""
@@ -184,7 +225,7 @@ class WatchClips:
             errors = self.errors.blank()
             kept = torch.from_numpy(~np.array(seen.mirrored))
             errors.fit([values[kept] for values in seen.outputs[MODEL][0]])
-        depth = depth_clips(self.networks, clips, seen)
+        depth = depth_clips(self.networks, clips, seen) if self.depth else []
         seen.outputs.clear()
         return Seen(seen, depth, errors)
 
@@ -224,6 +265,7 @@ class ExamineClips:
         fps: frames per second of the clips.
         errors: with fitted trivial predictors.
         whereabouts, things: fitted probes.
+        effort: says whether depth is asked for, and rollouts.
     """
 
     networks: Mapping[str, Network]
@@ -231,6 +273,7 @@ class ExamineClips:
     errors: PredictionErrors
     whereabouts: Whereabouts
     things: ThingProbes
+    effort: Effort
 
     def __call__(self, clips: list[Footage]) -> Told:
         """What is said of some clips."""
@@ -248,10 +291,12 @@ class ExamineClips:
             answers=answer(self.whereabouts, test),
             things=answer_things(self.things, test),
             ahead=answer_ahead(levels, heads, seen),
-            rollouts=answer_rollouts(self.networks[MODEL], heads, seen),
+            rollouts=answer_rollouts(self.networks[MODEL], heads, seen)
+            if self.effort.rollouts
+            else RolloutAnswers(),
             errors=errors,
             moments=moments,
-            depth=depth_clips(self.networks, clips, seen),
+            depth=depth_clips(self.networks, clips, seen) if self.effort.depth else [],
             shown=[
                 HiddenClip.of(clip.key, test, number, self.whereabouts)
                 for number, clip in enumerate(clips)
@@ -330,7 +375,7 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     }
     levels = levels_of(networks[MODEL])
     spans = [level.span for level in levels]
-    clip = model.clip
+    clip, effort = model.clip, run.effort
     errors = PredictionErrors(
         [level.dim for level in levels], [level.horizons for level in levels], spans
     )
@@ -338,7 +383,8 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     read_one_block = partial(read_block, clip=clip, maps=False)
 
     def watch(split: str, depth: DepthSamples) -> Samples:
-        work = WatchClips(networks, clip.fps, errors if split == "train" else None)
+        fitted = errors if split == "train" else None
+        work = WatchClips(networks, clip.fps, fitted, effort.depth)
         samples = Samples(spans, clip.fps, clip.num_frames)
         refs, title = data.clips[split], f"{split} clips"
         for seen in run_pass(refs, read, work, CHUNK, run.device, run.pace, title):
@@ -359,33 +405,38 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
 
     # What needs nothing but the model comes first, and workers go on with blocks while this process
     # fits probes: no core waits.
-    val_blocks = judge(ScoreBlocks(networks[MODEL], device=run.device), "val")
+    scorer = partial(ScoreBlocks, networks[MODEL], context_frames=effort.context_frames)
+    val_blocks = judge(scorer(device=run.device), "val")
     depth_train, depth_val = DepthSamples(MAX_TRAIN_CLIPS), DepthSamples(MAX_VAL_CLIPS)
     train, val = watch("train", depth_train), watch("val", depth_val)
     errors.solve()
     val_scores, val_hidden, _ = _collect(val_blocks)
     choice = choose(val_scores, spans, run.seed)
-    count = NUM_UNTRAINED if choice is not None else 0
+    count = effort.num_untrained if choice is not None else 0
     untrained = tuple(model.untrained(run.seed + n).to(run.device) for n in range(count))
-    score = ScoreBlocks(networks[MODEL], untrained, choice, run.device)
+    score = scorer(untrained, choice, run.device)
     test_blocks = judge(score, "test", keep="reveal")
 
-    plan = DepthPlan.of(levels, clip.num_frames)
-    depth_probes = fit_depth(plan, depth_train, depth_val, run.seed)
-    depth_scores = DepthScores(depth_probes, len(data.clips["test"]))
+    depth_scores = None
+    if effort.depth:
+        plan = DepthPlan.of(levels, clip.num_frames)
+        depth_probes = fit_depth(plan, depth_train, depth_val, run.seed)
+        depth_scores = DepthScores(depth_probes, len(data.clips["test"]))
     whereabouts, things = fit_whereabouts(train, val, run.seed), fit_things(train, val)
-    examine = ExamineClips(networks, clip.fps, errors, whereabouts, things)
+    examine = ExamineClips(networks, clip.fps, errors, whereabouts, things, effort)
     test_clips = run_pass(
         data.clips["test"], read, examine, CHUNK, run.device, run.pace, "test clips"
     )
     told = _examine(test_clips, depth_scores, errors)
-    unseen = judge(_only_headline(score), "ood") if data.blocks.get("ood") else None
+    unseen = None
+    if data.blocks.get("ood"):
+        unseen = judge(_only_headline(score, effort.num_untrained_unseen), "ood")
     test_scores, test_hidden, first = _collect(test_blocks)
     left_out = model.config.get("data", {}).get("left_out", ())
     report: dict[str, Any] = {
         "collapse": _collapse_section(told.moments, errors.clips),
         "prediction": errors.report(),
-        "depth": depth_scores.section(run.seed),
+        "depth": {} if depth_scores is None else depth_scores.section(run.seed),
         "position": {part: position_section(whereabouts, told.answers, part) for part in PARTS},
         "velocity": velocity_section(whereabouts, told.answers),
         "camera_motion": camera_section(whereabouts, told.answers),
@@ -393,20 +444,23 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
         "permanence": permanence_section(train, val_hidden, test_hidden),
         **surprise_sections(test_scores, choice, spans, run.seed, left_out),
         "position_ahead": ahead_section(told.ahead, levels),
-        "rollout": rollout_section(networks[MODEL], told.rollouts, clip.num_frames),
+        "rollout": rollout_section(networks[MODEL], told.rollouts, clip.num_frames)
+        if effort.rollouts
+        else {},
     }
     if unseen is not None:
         scores, _, _ = _collect(unseen)
         report["surprise_ood"] = headline_section(scores, choice, spans, run.seed, left_out)
-    shown = Shown(depth_scores.pictures(), told.shown, first, test_scores, choice, spans, clip.fps)
+    depth = NO_PICTURES if depth_scores is None else depth_scores.pictures()
+    shown = Shown(depth, told.shown, first, test_scores, choice, spans, clip.fps)
     return {name: section for name, section in report.items() if section}, shown
 
 
-def _only_headline(score: ScoreBlocks) -> ScoreBlocks:
+def _only_headline(score: ScoreBlocks, num_untrained: int) -> ScoreBlocks:
     """The same scorer where the headline is and nowhere else, beside fewer networks."""
     if score.choice is None:
         return score
-    untrained = score.untrained[:NUM_UNTRAINED_UNSEEN]
+    untrained = score.untrained[:num_untrained]
     return ScoreBlocks(score.model, untrained, score.choice, score.device, everywhere=False)
 
 
@@ -422,7 +476,7 @@ def _collect(parts: Iterator[Judged]) -> tuple[BlockScores, HiddenWorlds | None,
     return join_scores(scores), HiddenWorlds.join(hidden), first[:1]
 
 
-def _examine(parts: Iterator[Told], depth: DepthScores, errors: PredictionErrors) -> Told:
+def _examine(parts: Iterator[Told], depth: DepthScores | None, errors: PredictionErrors) -> Told:
     """Everything that was said of the test clips."""
     moments: list[EffectiveRank] = []
     whole = Told(
@@ -439,7 +493,8 @@ def _examine(parts: Iterator[Told], depth: DepthScores, errors: PredictionErrors
         else:
             for mine, theirs in zip(moments, part.moments, strict=True):
                 mine.merge_state(theirs)
-        depth.add(part.depth)
+        if depth is not None:
+            depth.add(part.depth)
         whole.shown = HiddenClip.longest(whole.shown + part.shown)
     return whole
 

@@ -21,9 +21,10 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.card import report_card
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.measure import (
-    VAL_CLIPS,
     Data,
+    Effort,
     Run,
+    choose_blocks,
     choose_training,
     evenly,
     measure,
@@ -72,12 +73,12 @@ def evaluate(
     others = {name: load_model(path) for name, path in names_of(beside).items()}
     root = find_set(data)
     index = index_sha256(root)
-    found, counts = open_data(root)
     run = Run(
         torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         Pace(num_workers, batch_size),
         seed,
     )
+    found, counts = open_data(root, run.effort)
     sections, shown = measure(model, found, run)
     meta = describe(model, index, counts) | {"device": str(run.device), "seed": seed}
     report = {"meta": meta | {"seconds": 0.0}, "card": report_card(sections)} | sections
@@ -102,18 +103,21 @@ def names_of(paths: Sequence[str | Path]) -> dict[str, str | Path]:
     return named
 
 
-def open_data(root: Path) -> tuple[Data, dict[str, int]]:
+def open_data(root: Path, effort: Effort) -> tuple[Data, dict[str, int]]:
     """What is measured on in a set, and how many of each there are.
+
+    Args:
+        root: folder of the set.
+        effort: how many clips of training and validation, and which blocks.
 
     Raises:
         InputError: clips or blocks of a split are missing.
     """
     clips = {split: find_samples(root, split, "clips") for split in SPLITS}
-    clips["train"] = choose_training(clips["train"])
-    clips["val"] = evenly(clips["val"], VAL_CLIPS)
-    blocks = {split: find_samples(root, split, "blocks") for split in ("val", "test")}
-    if any(root.glob("ood/blocks-*.tar")):
-        blocks["ood"] = find_samples(root, "ood", "blocks")
+    clips["train"] = choose_training(clips["train"], effort)
+    clips["val"] = evenly(clips["val"], effort.val_clips)
+    splits = ["val", "test"] + ["ood"] * any(root.glob("ood/blocks-*.tar"))
+    blocks = {split: choose_blocks(find_samples(root, split, "blocks"), effort) for split in splits}
     counts = {f"num_{split}_clips": len(refs) for split, refs in clips.items()}
     counts |= {f"num_{split}_blocks": len(refs) for split, refs in blocks.items()}
     return Data(clips, blocks), counts

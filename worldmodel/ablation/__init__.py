@@ -1,0 +1,1 @@
+"""Ablation studies: variants of a configuration, trained at equal budget and compared."""
