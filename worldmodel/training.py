@@ -20,6 +20,7 @@ from worldmodel.callbacks import (
 )
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.errors import InputError
+from worldmodel.memory import keep_freed_memory
 from worldmodel.models.checkpoint import read_checkpoint
 from worldmodel.task import WorldModelTask
 
@@ -37,6 +38,7 @@ class TrainCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
+        keep_freed_memory()
         super().__init__(
             WorldModelTask,
             ClipDataModule,
