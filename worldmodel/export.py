@@ -252,11 +252,9 @@ def written_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rename(replaced)
         partial.rename(out)
-    except BaseException:
-        if replaced.exists() and not out.exists():
-            replaced.rename(out)
-        raise
     finally:
+        if replaced.exists() and not out.exists():  # cut short between the two
+            replaced.rename(out)
         # Gone after the rename.
         shutil.rmtree(partial, ignore_errors=True)
         if out.exists():

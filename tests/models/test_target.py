@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from worldmodel.errors import InputError
-from worldmodel.losses.prediction import prediction_loss
+from worldmodel.losses.prediction import SquaredError
 from worldmodel.models.target import MovingAverage, SameEncoder
 
 
@@ -50,7 +50,7 @@ def test_targets__only_the_shared_encoder_is_pulled_towards_what_is_predictable(
     tokens = hierarchy.encode(frames)
     targets = target(hierarchy, frames, tokens)
     losses = [
-        prediction_loss(prediction.predicted, wanted)
+        SquaredError()(prediction.predicted, wanted)
         for prediction, wanted in zip(hierarchy.predict(tokens), targets, strict=True)
     ]
     torch.stack(losses).sum().backward()

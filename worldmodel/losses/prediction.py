@@ -16,7 +16,10 @@ from worldmodel.models.hierarchy import Hierarchy
 
 
 class PredictionLoss(nn.Module):
-    """How far predicted tokens are from what came. Subclasses are chosen by `class_path`."""
+    """How far predicted tokens are from what came. Subclasses are chosen by `class_path`.
+
+    Those that look at one horizon at a time say what its `distance` is, others what `forward` is.
+    """
 
     def forward(
         self,
@@ -36,7 +39,20 @@ class PredictionLoss(nn.Module):
                 `Hierarchy.encode` takes them; for losses that look at pixels.
             seed: for what is random in it; the same on every rank, another at every step.
         """
-        raise NotImplementedError("forward(predicted, target, level, frames, seed) -> scalar")
+        return mean_over_horizons(predicted, target, self.distance)
+
+    def distance(self, ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
+        """The loss at one horizon, a scalar.
+
+        Args:
+            ahead: what was predicted for the steps from `horizon` on, `(B, T - horizon, N, D)`.
+            came: what came at these steps, `(B, T - horizon, N, D)`.
+            horizon: steps ahead.
+        """
+        raise NotImplementedError(
+            "distance(ahead, came, horizon) -> scalar, "
+            "or forward(predicted, target, level, frames, seed) -> scalar"
+        )
 
     def attach(self, hierarchy: Hierarchy) -> None:
         """Called once, before the optimizer or any checkpoint is made.
@@ -128,22 +144,13 @@ class SquaredError(PredictionLoss):
         frames: Tensor | None = None,
         seed: int = 0,
     ) -> Tensor:
-        return prediction_loss(predicted, target, self.moving)
+        def energy(ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
+            each = (ahead - came).square().mean(-1)
+            if self.moving:
+                each = each * moving_weights(target, horizon, self.moving)
+            return each.mean()
 
-
-def prediction_loss(
-    predicted: Mapping[int, Float[Tensor, "batch time tokens dim"]],
-    target: Float[Tensor, "batch time tokens dim"],
-    moving: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Mean over a level's horizons of the mean energy, weighted as `SquaredError` says."""
-    losses = []
-    for horizon, ahead in predicted.items():
-        energy = prediction_energy(ahead, target, horizon)
-        if moving:
-            energy = energy * moving_weights(target, horizon, moving)
-        losses.append(energy.mean())
-    return torch.stack(losses).mean()
+        return mean_over_horizons(predicted, target, energy)
 
 
 @torch.no_grad()
@@ -187,19 +194,7 @@ class BarlowTwins(PredictionLoss):
             raise InputError(f"BarlowTwins' off_diagonal must be 0 or more, got {off_diagonal}")
         self.off_diagonal = off_diagonal
 
-    def forward(
-        self,
-        predicted: Mapping[int, Tensor],
-        target: Tensor,
-        level: int = 0,
-        frames: Tensor | None = None,
-        seed: int = 0,
-    ) -> Tensor:
-        return mean_over_horizons(
-            predicted, target, lambda ahead, came, _: self._distance(ahead, came)
-        )
-
-    def _distance(self, ahead: Tensor, came: Tensor) -> Tensor:
+    def distance(self, ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
         correlation = cross_correlation(ahead.flatten(0, 2), came.flatten(0, 2), self.FLOOR)
         diagonal = correlation.diagonal()
         off_diagonal = correlation.square().sum() - diagonal.square().sum()
@@ -250,19 +245,7 @@ class VICRegL(PredictionLoss):
             )
         self.global_share, self.matched_share = global_share, matched_share
 
-    def forward(
-        self,
-        predicted: Mapping[int, Tensor],
-        target: Tensor,
-        level: int = 0,
-        frames: Tensor | None = None,
-        seed: int = 0,
-    ) -> Tensor:
-        return mean_over_horizons(
-            predicted, target, lambda ahead, came, _: self._distance(ahead, came)
-        )
-
-    def _distance(self, ahead: Tensor, came: Tensor) -> Tensor:
+    def distance(self, ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
         same_place = (ahead - came).square().mean()
         count = max(1, round(self.matched_share * ahead.shape[2]))
         local = same_place + matched_energy(ahead, came, count).mean()

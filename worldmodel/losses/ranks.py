@@ -32,11 +32,11 @@ def global_mean(local_mean: Tensor) -> Tensor:
     The value is that of all ranks, the gradient that of this rank's own rows: DDP averages
     gradients over ranks, which makes the sum exact without a second exchange in the backward pass.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if num_ranks() == 1:
         return local_mean
     mean = local_mean.detach().clone()
     distributed.all_reduce(mean)
-    mean /= distributed.get_world_size()
+    mean /= num_ranks()
     return local_mean + (mean - local_mean).detach()
 
 
