@@ -39,6 +39,7 @@ class WorldModelTask(LightningModule):
         scope_regularizers: by scope, another regularizer than `regularizer`.
         joint: whether the losses of a level also train the levels below it.
         blanks: what is hidden from the predictors in training.
+        top_down: whether each predictor also reads the states of the slower level above it.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class WorldModelTask(LightningModule):
         scope_regularizers: dict[str, Regularizer] | None = None,
         joint: bool = True,
         blanks: BlankConfig = BlankConfig(),  # noqa: B008 - frozen
+        top_down: bool = False,
     ) -> None:
         super().__init__()
         self.encoder_config, self.level_configs = encoder, tuple(levels)
-        self.hierarchy = Hierarchy(encoder, self.level_configs)
+        self.hierarchy = Hierarchy(encoder, self.level_configs, top_down)
         self.prediction_loss = prediction_loss or SquaredError()
         self.prediction_loss.attach(self.hierarchy)
         self.regularizers = scope_modules(regularizer or SIGReg(), scope_regularizers or {})
@@ -73,7 +75,7 @@ class WorldModelTask(LightningModule):
         blanks = None
         if self.training and self.blanks.share:
             blanks = draw_blanks(self.blanks, self.hierarchy, tokens, self._seed_of_rank())
-        predictions = self.hierarchy.predict(tokens, blanks)
+        predictions = self.hierarchy.predict(tokens, blanks, self.joint)
         losses = [
             level_losses(
                 tokens[number],
@@ -175,6 +177,7 @@ class WorldModelTask(LightningModule):
             "version": __version__,
             "encoder": asdict(self.encoder_config),
             "levels": [asdict(level) for level in self.level_configs],
+            "top_down": self.hierarchy.top_down,
             "clip": {
                 "num_frames": getattr(datamodule, "num_frames", self.hierarchy.min_frames),
                 "fps": getattr(datamodule, "fps", None),

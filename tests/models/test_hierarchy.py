@@ -154,3 +154,89 @@ def test_predict_on__piece_by_piece_equals_all_at_once(hierarchy, clip):
             for horizon, expected in whole[level].predicted.items():
                 found = torch.cat([piece.predicted[horizon] for piece in pieces], 1)
                 assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.fixture
+def top_down(encoder_config, level_configs):
+    """A hierarchy whose paths from above have learned something."""
+    torch.manual_seed(0)
+    made = Hierarchy(encoder_config, level_configs, top_down=True)
+    made.reset_heads()
+    for level in made.levels[:-1]:
+        torch.nn.init.normal_(level.predictor.from_above.weight)
+    return made.eval().requires_grad_(False)
+
+
+def test_top_down__changes_nothing_before_it_is_trained(encoder_config, level_configs, clip):
+    torch.manual_seed(0)
+    made = Hierarchy(encoder_config, level_configs, top_down=True)
+    made.reset_heads()
+    tokens = made.encode(clip.frames)
+    for level, prediction in enumerate(made.predict(tokens)):
+        alone = made.levels[level].predictor(tokens[level])[0]
+        assert torch.equal(prediction.context, alone)
+    assert [made.reads_above(level) for level in range(3)] == [True, True, False]
+
+
+def test_top_down__a_step_reads_the_last_slower_step_that_has_ended(top_down, clip):
+    tokens = top_down.encode(clip.frames)
+    before = top_down.predict(tokens)[0].context
+    changed = [level.clone() for level in tokens]
+    # Level 1's third step, of frames 4 and 5, and its upper right token: known from frame 5 on,
+    # first where it lies.
+    changed[1][:, 2, 1] += 1
+    after = top_down.predict(changed)[0].context
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5], after[:, 5])
+    spread = top_down._from_above(0, torch.eye(4).expand(1, 6, 4, 4), tokens[0][:1])
+    assert (spread[0, :1] == 0).all()
+    assert spread[0, 1].argmax(-1).reshape(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
+
+
+@pytest.mark.parametrize("changed", [3, 7, 10])
+def test_top_down__nothing_leaks_from_the_future(top_down, clip, changed):
+    other = clip.frames.clone()
+    other[:, changed:] = 255 - other[:, changed:]
+    found = zip(
+        top_down.levels,
+        top_down.predict(top_down.encode(clip.frames)),
+        top_down.predict(top_down.encode(other)),
+        strict=True,
+    )
+    for level, before, after in found:
+        safe = changed // level.span
+        torch.testing.assert_close(
+            before.context[:, :safe], after.context[:, :safe], rtol=0, atol=1e-5
+        )
+
+
+def test_top_down__one_level_and_branches_equal_the_whole(top_down, clip):
+    tokens = top_down.encode(clip.frames)
+    tokens = [torch.cat([level, level]) for level in tokens]
+    starts = [8, 4, 2]
+    for level, start in zip(tokens, starts, strict=True):
+        level[2:, start:] += 1
+    # Of frames that a level abstracts itself the upper tokens follow.
+    tokens = top_down.abstract(tokens[0])
+    whole = top_down.predict(tokens)
+    branches = top_down.predict_branches(tokens, starts, [0, 1])
+    assert set(branches) == {0, 1}
+    for level in (0, 1, 2):
+        one = top_down.predict_level(tokens[level], level)
+        assert torch.allclose(one.context, whole[level].context, atol=1e-5)
+        if level in branches:
+            assert torch.allclose(branches[level].context, whole[level].context, atol=1e-4)
+    # Too few steps for the slower level to have said anything.
+    first = top_down.predict_level(tokens[0][:, :1], 0)
+    assert torch.allclose(first.context, whole[0].context[:, :1], atol=1e-5)
+
+
+def test_top_down__levels_trained_apart_get_no_gradient_from_below(
+    encoder_config, level_configs, clip
+):
+    for joint in (True, False):
+        made = Hierarchy(encoder_config, level_configs, top_down=True)
+        torch.nn.init.ones_(made.levels[0].predictor.from_above.weight)
+        made.predict(made.encode(clip.frames), joint=joint)[0].context.square().sum().backward()
+        gradient = made.levels[1].predictor.embed.weight.grad
+        assert (gradient is not None) is joint

@@ -124,9 +124,11 @@ def run_chunk(
 def predict_level(model: Network, tokens: Sequence[Tensor], level: int) -> LevelPrediction:
     """What one level predicts, at little more than its own cost.
 
-    Each level predicts from its own tokens alone, so one step of the others is enough to call the
-    model with.
+    Each level predicts from its own tokens alone, or from what it abstracts of them, so of others
+    one step is enough to call the model with.
     """
+    if hasattr(model, "predict_level"):
+        return model.predict_level(tokens[level], level)
     given = [own if number == level else own[:, :1] for number, own in enumerate(tokens)]
     return model.predict(given)[level]
 

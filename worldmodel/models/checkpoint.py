@@ -73,10 +73,12 @@ def build_hierarchy(config: Mapping[str, Any]) -> Hierarchy:
     """The architecture that a checkpoint or an export describes, with fresh weights.
 
     Args:
-        config: with `encoder` and `levels`; lists, as JSON has them, stand for tuples.
+        config: with `encoder` and `levels`; lists, as JSON has them, stand for tuples. `top_down`
+            is false where it is not there: older ones could not have it.
     """
     levels = [LevelConfig(**_with_tuples(level)) for level in config["levels"]]
-    return Hierarchy(EncoderConfig(**_with_tuples(config["encoder"])), levels)
+    encoder = EncoderConfig(**_with_tuples(config["encoder"]))
+    return Hierarchy(encoder, levels, bool(config.get("top_down", False)))
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -68,20 +69,34 @@ class Level(nn.Module):
     Attributes:
         grid: rows and columns of tokens per step; `num_tokens` is their product.
         span: frames that one step covers.
+        stride: steps of the level below that one step covers, `pool` the rows and columns of tokens
+            below that one token covers.
         horizons: steps predicted ahead.
         dim: width of a token; `width` that of the context state.
     """
 
     def __init__(
-        self, config: LevelConfig, encoder: nn.Module, grid: tuple[int, int], span: int
+        self,
+        config: LevelConfig,
+        encoder: nn.Module,
+        grid: tuple[int, int],
+        span: int,
+        width_above: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.grid, self.span = grid, span
+        self.stride, self.pool = config.stride, config.pool
         self.num_tokens = grid[0] * grid[1]
         self.horizons, self.dim, self.width = tuple(config.horizons), config.dim, config.width
         self.predictor = Predictor(
-            config.dim, self.num_tokens, self.horizons, config.width, config.depth, config.num_heads
+            config.dim,
+            self.num_tokens,
+            self.horizons,
+            config.width,
+            config.depth,
+            config.num_heads,
+            width_above=width_above,
         )
 
 
@@ -95,6 +110,8 @@ class Hierarchy(nn.Module):
     Args:
         encoder: level 0's frame encoder.
         levels: from the fastest to the slowest; level 0 has stride 1.
+        top_down: whether each predictor also reads the context states of the slower level above it,
+            those of the last step that had ended.
 
     Raises:
         InputError: no levels, level 0 not of stride 1, or a grid that `pool` does not divide.
@@ -103,7 +120,9 @@ class Hierarchy(nn.Module):
     levels: Sequence[Level]  # an nn.ModuleList, said in a way that type checkers can use
     steps_are_local = True  # each step's tokens depend on its own frames alone
 
-    def __init__(self, encoder: EncoderConfig, levels: Sequence[LevelConfig]) -> None:
+    def __init__(
+        self, encoder: EncoderConfig, levels: Sequence[LevelConfig], top_down: bool = False
+    ) -> None:
         super().__init__()
         if not levels:
             raise InputError("a hierarchy needs at least one level, got none")
@@ -111,7 +130,7 @@ class Hierarchy(nn.Module):
             raise InputError(
                 f"level 0 sees every frame: its stride must be 1, got {levels[0].stride}"
             )
-        self.size = encoder.size
+        self.size, self.top_down = encoder.size, top_down
         grid, span = encoder.grid, 1
         rungs: list[Level] = []
         for number, config in enumerate(levels):
@@ -127,7 +146,9 @@ class Hierarchy(nn.Module):
                 step_encoder = StepEncoder(below, grid, config.dim, config.stride, config.pool)
                 grid = (grid[0] // config.pool, grid[1] // config.pool)
             span *= config.stride
-            rungs.append(Level(config, step_encoder, grid, span))
+            has_above = top_down and number + 1 < len(levels)
+            width_above = levels[number + 1].width if has_above else None
+            rungs.append(Level(config, step_encoder, grid, span, width_above))
         self.levels = nn.ModuleList(rungs)  # type: ignore[assignment]
 
     @property
@@ -183,22 +204,50 @@ class Hierarchy(nn.Module):
         return tokens
 
     def predict(
-        self, tokens: Sequence[Tensor], blanks: Sequence[Tensor | None] | None = None
+        self,
+        tokens: Sequence[Tensor],
+        blanks: Sequence[Tensor | None] | None = None,
+        joint: bool = True,
     ) -> list[LevelPrediction]:
         """Context states and predicted tokens of every level.
 
         Args:
             tokens: `encode`'s.
             blanks: per level which tokens are not shown to the predictor (see `Predictor`).
+            joint: whether gradients reach the level above, where predictors read its states.
         """
         blanks = blanks or [None] * len(self.levels)
-        return [
-            LevelPrediction(*level.predictor(level_tokens, blank=blank))
-            for level, level_tokens, blank in zip(self.levels, tokens, blanks, strict=True)
-        ]
+        found: list[LevelPrediction] = []
+        for number in reversed(range(len(self.levels))):
+            above = self._from_above(number, found[-1].context if found else None, tokens[number])
+            if above is not None and not joint:
+                above = above.detach()
+            predictor = self.levels[number].predictor
+            found.append(
+                LevelPrediction(*predictor(tokens[number], blank=blanks[number], above=above))
+            )
+        return found[::-1]
+
+    def predict_level(self, tokens: Tensor, level: int) -> LevelPrediction:
+        """What one level predicts from its own tokens alone, at no more than it costs.
+
+        Args:
+            tokens: `(B, T, N_l, D_l)`, such as a part of a clip, or its own predictions. Slower
+                levels that its predictor reads are abstracted from them.
+            level: of the hierarchy.
+        """
+        above = None
+        if self.reads_above(level):
+            slower = self.levels[level + 1]
+            if tokens.shape[1] >= slower.stride:
+                context = self.predict_level(slower.encoder(tokens), level + 1).context
+                above = self._from_above(level, context, tokens)
+        return LevelPrediction(*self.levels[level].predictor(tokens, above=above))
 
     def predict_on(self, tokens: Tensor, level: int, memory: list[KeysValues]) -> LevelPrediction:
         """What one level predicts at steps that follow those it remembers.
+
+        Only for levels that read nothing from above (`reads_above`).
 
         Args:
             tokens: the new steps `(B, T, N_l, D_l)`.
@@ -206,6 +255,10 @@ class Hierarchy(nn.Module):
             memory: of all steps before, empty at first; lengthened in place.
         """
         return LevelPrediction(*self.levels[level].predictor(tokens, memory))
+
+    def reads_above(self, level: int) -> bool:
+        """Whether this level's predictor reads the states of the one above."""
+        return self.levels[level].predictor.from_above is not None
 
     def predict_branches(
         self, tokens: Sequence[Tensor], starts: Sequence[int], levels: Sequence[int] | None = None
@@ -222,26 +275,59 @@ class Hierarchy(nn.Module):
         Returns:
             By level.
         """
-        found = {}
-        for number in range(len(self.levels)) if levels is None else levels:
-            stems, branches = tokens[number].chunk(2)
-            predictor, start = self.levels[number].predictor, starts[number]
-            # Kept for each token position of each clip: (n N_l, heads, steps, width).
-            memory: list[KeysValues] = []
-            context, predicted = predictor(stems, memory)
-            memory = [(keys[:, :, :start], values[:, :, :start]) for keys, values in memory]
-            if start < stems.shape[1]:
-                rest, ahead = predictor(branches[:, start:], memory)
-                context = torch.cat([context, torch.cat([context[:, :start], rest], 1)])
-                predicted = {
-                    h: torch.cat([own, torch.cat([own[:, :start], ahead[h]], 1)])
-                    for h, own in predicted.items()
-                }
-            else:
-                context = torch.cat([context, context])
-                predicted = {h: torch.cat([own, own]) for h, own in predicted.items()}
-            found[number] = LevelPrediction(context, predicted)
-        return found
+        wanted = range(len(self.levels)) if levels is None else levels
+        needed = range(min(wanted), len(self.levels)) if self.top_down else sorted(wanted)
+        found: dict[int, LevelPrediction] = {}
+        for number in reversed(needed):
+            slower = found[number + 1].context if number + 1 in found else None
+            above = self._from_above(number, slower, tokens[number])
+            found[number] = self._predict_branch(number, tokens[number], starts[number], above)
+        return {number: found[number] for number in wanted}
+
+    def _predict_branch(
+        self, number: int, tokens: Tensor, start: int, above: Tensor | None
+    ) -> LevelPrediction:
+        """One level of `predict_branches`."""
+        stems, branches = tokens.chunk(2)
+        above_stems, above_branches = (None, None) if above is None else above.chunk(2)
+        predictor = self.levels[number].predictor
+        # Kept for each token position of each clip: (n N_l, heads, steps, width).
+        memory: list[KeysValues] = []
+        context, predicted = predictor(stems, memory, above=above_stems)
+        memory = [(keys[:, :, :start], values[:, :, :start]) for keys, values in memory]
+        if start < stems.shape[1]:
+            later = None if above_branches is None else above_branches[:, start:]
+            rest, ahead = predictor(branches[:, start:], memory, above=later)
+            context = torch.cat([context, torch.cat([context[:, :start], rest], 1)])
+            predicted = {
+                h: torch.cat([own, torch.cat([own[:, :start], ahead[h]], 1)])
+                for h, own in predicted.items()
+            }
+        else:
+            context = torch.cat([context, context])
+            predicted = {h: torch.cat([own, own]) for h, own in predicted.items()}
+        return LevelPrediction(context, predicted)
+
+    def _from_above(self, number: int, context: Tensor | None, tokens: Tensor) -> Tensor | None:
+        """The slower level's states, one for each token of level `number`: `(B, T_l, N_l, W)`.
+
+        Each step gets those of the last slower step that has ended by then, its own end included;
+        zeros where none has.
+        """
+        if context is None or not self.reads_above(number):
+            return None
+        slower = self.levels[number + 1]
+        steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device) // slower.stride
+        padded = torch.cat([torch.zeros_like(context[:, :1]), context], 1)
+        rows, columns = slower.grid
+        return repeat(
+            padded[:, steps],
+            "b t (h w) d -> b t (h p w q) d",
+            h=rows,
+            w=columns,
+            p=slower.pool,
+            q=slower.pool,
+        )
 
     def reset_heads(self) -> None:
         """Re-initialise all prediction heads at the default scale (see `Predictor.reset_heads`)."""

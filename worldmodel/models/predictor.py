@@ -28,6 +28,8 @@ class Predictor(nn.Module):
         depth: layers.
         num_heads: attention heads.
         mlp_ratio: hidden width of the feed-forward networks, in widths of the hidden state.
+        width_above: width of the slower level's context states that are added to what is read;
+            None where there are none.
     """
 
     def __init__(
@@ -39,9 +41,15 @@ class Predictor(nn.Module):
         depth: int = 3,
         num_heads: int = 4,
         mlp_ratio: float = 2.0,
+        width_above: int | None = None,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(dim, width)
+        self.from_above: nn.Linear | None = None
+        if width_above is not None:
+            # Zero at first: a new path changes nothing until it is of use.
+            self.from_above = nn.Linear(width_above, width, bias=False)
+            nn.init.zeros_(self.from_above.weight)
         self.position = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
         self.over_time = nn.ModuleList(
             SelfAttention(width, num_heads, causal=True) for _ in range(depth)
@@ -60,6 +68,7 @@ class Predictor(nn.Module):
         tokens: Float[Tensor, "batch time tokens dim"],
         memory: list[KeysValues] | None = None,
         blank: Bool[Tensor, "batch time tokens"] | None = None,
+        above: Float[Tensor, "batch time tokens width_above"] | None = None,
     ) -> tuple[
         Float[Tensor, "batch time tokens width"], dict[int, Float[Tensor, "batch time tokens dim"]]
     ]:
@@ -70,6 +79,8 @@ class Predictor(nn.Module):
             memory: what was seen before, one entry per layer, or empty; lengthened in place.
             blank: tokens `(batch, time, tokens)` that are not shown; nowhere at the first step.
                 Their change is predicted from the last token seen at their place.
+            above: the slower level's context states, one for each token; only for predictors that
+                were built with `width_above`.
         """
         batch, time = tokens.shape[:2]
         past = memory if memory else [None] * len(self.over_time)
@@ -78,6 +89,8 @@ class Predictor(nn.Module):
         if blank is not None:
             x = x.masked_fill(blank[..., None], 0)
             tokens = last_seen(tokens, blank)
+        if self.from_above is not None and above is not None:
+            x = x + self.from_above(above)
         x = x + self.position
         for over_time, over_tokens, known in zip(
             self.over_time, self.over_tokens, past, strict=True

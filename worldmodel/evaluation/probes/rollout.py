@@ -194,6 +194,8 @@ def roll_out(network: Network, tokens: Sequence[Tensor], route: Route, start: in
     horizons = levels_of(network)[route.level].horizons
     known = fresh = tokens[route.level][:, : start + 1]
     predict_on = getattr(network, "predict_on", None)
+    if predict_on is not None and network.reads_above(route.level):  # type: ignore[attr-defined]
+        predict_on = None
     memory: list[Any] = []
     predicted: dict[int, Tensor] = {}
     for _ in range(route.runs):
