@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from square_world import FPS, FRAMES, SIZE, block, square_clip
 
 from worldmodel.evaluation.surprise import (
+    COMBINED,
     BlockFacts,
     BlockScores,
     Candidate,
@@ -221,7 +222,8 @@ def test_who_knows_the_truth_is_always_right_and_who_knows_nothing_never_beyond_
             assert entry["auroc"] > 0.99
             assert entry["peak"]["excess_hit_rate"] > entry["peak"]["chance"]
     if not remembers:
-        assert choice.candidate == Candidate(1, 2), "of equals the farthest-looking"
+        assert choice.candidate == COMBINED, "no place is better than all together"
+        assert choice.place == (1, 2), "of equals the farthest-looking"
 
 
 def test_the_headline_of_a_combination_and_of_a_window_are_read_as_others() -> None:
