@@ -156,6 +156,19 @@ def test_predict_on__piece_by_piece_equals_all_at_once(hierarchy, clip):
                 assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_predict__whole_tokens_are_predicted_from_the_context_alone(
+    encoder_config, level_configs, clip
+):
+    whole = [dataclasses.replace(level, residual=False) for level in level_configs]
+    made = Hierarchy(encoder_config, whole)
+    tokens = made.encode(clip.frames)
+    for level, prediction in zip(made.levels, made.predict(tokens), strict=True):
+        for horizon, predicted in prediction.predicted.items():
+            head = level.predictor.heads[str(horizon)]
+            torch.testing.assert_close(predicted, head(prediction.context))
+            assert predicted.std() > 0.1
+
+
 @pytest.fixture
 def top_down(encoder_config, level_configs):
     """A hierarchy whose paths from above have learned something."""

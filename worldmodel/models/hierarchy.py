@@ -33,6 +33,8 @@ class LevelConfig:
     """Layers of the predictor."""
     num_heads: int = 4
     """Attention heads of the predictor."""
+    residual: bool = True
+    """Whether the change from the present tokens is predicted, or the tokens themselves."""
     weight: float = 1.0
     """Weight of this level in the objective."""
 
@@ -96,6 +98,7 @@ class Level(nn.Module):
             config.width,
             config.depth,
             config.num_heads,
+            residual=config.residual,
             width_above=width_above,
         )
 

@@ -28,6 +28,7 @@ class Predictor(nn.Module):
         depth: layers.
         num_heads: attention heads.
         mlp_ratio: hidden width of the feed-forward networks, in widths of the hidden state.
+        residual: whether the change from the tokens at τ is predicted, or the tokens themselves.
         width_above: width of the slower level's context states that are added to what is read;
             None where there are none.
     """
@@ -41,6 +42,7 @@ class Predictor(nn.Module):
         depth: int = 3,
         num_heads: int = 4,
         mlp_ratio: float = 2.0,
+        residual: bool = True,
         width_above: int | None = None,
     ) -> None:
         super().__init__()
@@ -60,8 +62,10 @@ class Predictor(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({str(horizon): nn.Linear(width, dim) for horizon in horizons})
-        for parameter in self.heads.parameters():
-            nn.init.zeros_(parameter)
+        self.residual = residual
+        if residual:
+            for parameter in self.heads.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(
         self,
@@ -104,7 +108,8 @@ class Predictor(nn.Module):
         if memory is not None:
             memory[:] = seen
         context = self.norm(x)
-        return context, {int(h): tokens + head(context) for h, head in self.heads.items()}
+        base = tokens if self.residual else 0
+        return context, {int(h): base + head(context) for h, head in self.heads.items()}
 
     def reset_heads(self) -> None:
         """Give the output heads fresh weights at the default scale.
