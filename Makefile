@@ -95,11 +95,14 @@ report: $(INSTALLED)
 	@$(WORLDMODEL) evaluate --checkpoint $(LAST) --data $(PHYSICS) \
 	  --out $(patsubst %/checkpoints/last.ckpt,%/report,$(LAST))
 
+# What comes with the package, unless CKPT is a checkpoint, an export or another shipped name.
+SHIPPED = tiny
 .PHONY: eval
-eval: $(INSTALLED) ## measure a checkpoint  CKPT=file [OUT=folder]
-	@test -n "$(CKPT)" || { echo "which checkpoint? make eval CKPT=runs/.../last.ckpt"; exit 1; }
-	@$(WORLDMODEL) evaluate --checkpoint $(CKPT) \
-	  --out $(or $(OUT),$(patsubst %/checkpoints/,%/report,$(dir $(CKPT))))
+eval: CKPT ?= $(SHIPPED)
+eval: $(INSTALLED) ## measure a checkpoint, or the shipped model  [CKPT=file] [OUT=folder]
+	@$(MAKE) --no-print-directory data
+	@$(WORLDMODEL) evaluate --checkpoint $(CKPT) --out $(or $(OUT),$(if \
+	  $(findstring /checkpoints/,$(CKPT)),$(patsubst %/checkpoints/,%/report,$(dir $(CKPT))),runs/$(notdir $(CKPT:/=))-report))
 
 # A process for each core; threads of their own would only wait for each other.
 TEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses auto --dist loadfile

@@ -92,8 +92,18 @@ def test_steps_seeds_data_and_a_set_are_a_variants_own(tmp_path: Path) -> None:
     world = first.training_set
     assert world is not None and plain.training_set is None
     assert (world.num_clips, world.num_blocks, world.size, world.mix) == (10, 0, 32, {"pan": 0.0})
+    assert world.leave_out == ()
     assert first.config["data"]["shards"] == f"{world.path}/train/clips-*.tar"
     assert world.path.startswith("data/ablation-") and second.training_set == world
+
+
+def test_a_set_may_leave_out_kinds_and_is_then_another_one(tmp_path: Path) -> None:
+    variants = {"all": {"set": {"num_clips": 10}}, "few": {"set": {"num_clips": 10}}}
+    variants["few"]["set"]["leave_out"] = ["reveal", "gravity"]
+    file = write_study(tmp_path, changed("questions.scope.variants", variants))
+    every, few = (each.training_set for each in read_study(file).questions[0].variants)
+    assert every is not None and few is not None
+    assert few.leave_out == ("reveal", "gravity") and few.path != every.path
 
 
 def test_names_that_yaml_reads_as_numbers_are_names(tmp_path: Path) -> None:
@@ -137,6 +147,8 @@ def test_names_that_yaml_reads_as_numbers_are_names(tmp_path: Path) -> None:
         ),
         ("questions.scope.variants.batch.set", {"mix": {"pan": "a"}}, "mix.pan must be a share"),
         ("questions.scope.variants.batch.set", {"mix": {"pan": 2}}, "batch.set.mix cannot be"),
+        ("questions.scope.variants.batch.set", {"leave_out": ["magic"]}, "got ['magic']"),
+        ("questions.scope.variants.batch.set", {"leave_out": "reveal"}, "must be a list of reveal"),
     ],
 )
 def test_a_wrong_key_is_named_by_its_path(

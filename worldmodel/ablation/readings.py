@@ -175,7 +175,9 @@ BEHIND = Measure(
     "ci95_accuracy",
     ("null", "untrained", "accuracy"),
 )
-REVEAL, PERMANENCE, OVERALL = (_surprise(kind) for kind in ("reveal", "permanence", "overall"))
+KINDS = ("reveal", "permanence", "constancy", "continuity", "solidity", "support")
+SURPRISES = tuple(_surprise(kind) for kind in KINDS)
+OVERALL = _surprise("overall")
 DEPTH = Measure(
     "depth, rmse m",
     ("depth",),
@@ -207,8 +209,7 @@ def all_measures(levels: int) -> list[AnyMeasure]:
         HIDDEN,
         VELOCITY,
         BEHIND,
-        REVEAL,
-        PERMANENCE,
+        *SURPRISES,
         OVERALL,
         DEPTH,
     ]

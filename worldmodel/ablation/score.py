@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from worldmodel.ablation.readings import KINDS
 from worldmodel.ablation.spectrum import TokenMoments, Watch
 from worldmodel.data.shards import SampleRef
 from worldmodel.errors import InputError
@@ -48,7 +49,7 @@ EFFORT = Effort(
     num_untrained_unseen=0,
     context_frames=(),
     rollouts=False,
-    kinds=("reveal", "permanence", "constancy", "continuity", "solidity", "support"),
+    kinds=KINDS,
 )
 # Clips that are measured on: as many of either sort as make intervals of r2 of about ± 0.06.
 TEST_EVENT_CLIPS, TEST_FREE_CLIPS = 120, 20

@@ -37,6 +37,7 @@ class WorldSet:
         path: its folder.
         num_clips, num_blocks, size, seed: see `worldmodel.world.generate.generate`.
         mix: shares of what scenes show that differ from the defaults of `Mix`.
+        leave_out: kinds of event that its training clips do not show.
     """
 
     path: str
@@ -45,6 +46,7 @@ class WorldSet:
     size: int = 64
     seed: int = 0
     mix: dict[str, float] = field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
 
     def make(self) -> None:
         """Generate it; nothing happens where it is there already.
@@ -62,6 +64,7 @@ class WorldSet:
             size=self.size,
             seed=self.seed,
             mix=Mix(**self.mix),
+            leave_out=self.leave_out,
         )
 
 
@@ -346,19 +349,36 @@ class _Reader:
         known = [each.name for each in fields(WorldSet)]
         self.check_keys(entry, where, known, ["path"] if named else [])
         for name, value in entry.items():
-            if name not in ("path", "mix"):
+            if name not in ("path", "mix", "leave_out"):
                 least = 1 if name in ("num_clips", "size") else 0
                 self.whole_number(value, f"{where}.{name}", least)
         mix = entry.get("mix", {})
         if not isinstance(mix, dict):
             raise self.fail(f"{where}.mix", f"must be a mapping of shares, got {_kind(mix)}")
         self._check_mix(mix, f"{where}.mix")
-        arguments = {"size": size, **entry, "mix": {name: float(mix[name]) for name in mix}}
+        arguments = {
+            "size": size,
+            **entry,
+            "mix": {name: float(mix[name]) for name in mix},
+            "leave_out": self._kinds(entry.get("leave_out", []), f"{where}.leave_out"),
+        }
         found = WorldSet(**{"path": "", **arguments})
         if found.path:
             self.take(entry, where, "path", str)
             return found
-        return replace(found, path=f"data/ablation-{digest_of(asdict(found))}")
+        told = {name: value for name, value in asdict(found).items() if name != "leave_out"}
+        if found.leave_out:
+            told["leave_out"] = list(found.leave_out)
+        return replace(found, path=f"data/ablation-{digest_of(told)}")
+
+    def _kinds(self, names: Any, where: str) -> tuple[str, ...]:
+        """Kinds of event, as a list has them."""
+        from worldmodel.world.open_blocks import KINDS
+
+        unknown = [each for each in names if each not in KINDS] if isinstance(names, list) else []
+        if not isinstance(names, list) or unknown:
+            raise self.fail(where, f"must be a list of {', '.join(KINDS)}; got {names!r}")
+        return tuple(names)
 
     def _check_mix(self, mix: Mapping[str, Any], where: str) -> None:
         from worldmodel.world.style import Mix
