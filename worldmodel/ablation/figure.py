@@ -211,7 +211,7 @@ def spectrum_figure(findings: Findings) -> Figure | None:
         _draw_autocorrelations(grid[0, number], own, level, last=number == len(levels) - 1)
         _draw_shares(grid[1, number], own)
     grid[0, 0].set_ylabel("autocorrelation at one step")
-    grid[0, 0].legend(fontsize=9, frameon=False, loc="upper right")
+    grid[0, 0].legend(fontsize=9, frameon=False, loc="lower left")
     handles = [
         Patch(color=colour, label=name.replace("_", " ")) for name, colour in SHARE_COLOURS.items()
     ]
