@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from worldmodel.data.encode import encode_video
@@ -24,6 +25,7 @@ from worldmodel.models import checkpoint as checkpoints
 from worldmodel.models.checkpoint import load_model, shipped_folder, shipped_names
 from worldmodel.models.pretrained import WorldModel, fit_frames, frame_stride
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 SIZE, FRAMES, FPS = 32, 12, 8.0
 SPANS = (1, 2, 4)
 
@@ -361,6 +363,28 @@ def test_names__of_shipped_models(exported, tmp_path, monkeypatch):
             load_model(wrong)
         with pytest.raises(InputError, match=r"no model smal.*shipped one \(small\), a folder"):
             WorldModel.from_pretrained(wrong)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped__says_how_it_was_made_and_is_the_one_that_was_measured(name):
+    model = WorldModel.from_pretrained(name)  # its hash is checked
+    folder = shipped_folder() / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
+    training = model.config["training"]
+    assert training["command"] == f"make train CONFIG=configs/{name}.yaml"
+    assert isinstance(training["seed"], int)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["meta"]["checkpoint_sha256"] == model.config["checkpoint_sha256"]
+    assert report["meta"]["data"]["reference_hash_equal"] is True
+    overall = report["surprise"]["overall"]
+    assert overall["ci95"][0] > overall["null"]["untrained"]["mean"]
+    levels = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"]["levels"]
+    assert [level.horizons for level in model.levels] == [tuple(x["horizons"]) for x in levels]
+    assert [level.dim for level in model.levels] == [x["dim"] for x in levels]
+
+
+def test_shipped__tiny_is_there():
+    assert "tiny" in shipped_names()
 
 
 def test_names__none_shipped(tmp_path, monkeypatch):
