@@ -35,8 +35,10 @@ def found(square_checkpoint: Path, square_set: Path) -> dict[str, Any]:
 
 def test_everything_that_tables_read_is_measured(found: dict[str, Any]) -> None:
     missing = [each.name for each in all_measures(2) if each.read(found) is None]
-    # A square is seen whole or not at all.
-    assert missing == ["position, partly, r2"]
+    # A square is seen whole or not at all, and its set has blocks of two kinds.
+    kinds = ("constancy", "continuity", "solidity", "support")
+    others = [f"surprise, {kind}, relative accuracy" for kind in kinds]
+    assert missing == ["position, partly, r2", *others]
     intervals = [each for each in all_measures(2)[6:] if each.name not in missing]
     readings = {each.name: each.read(found) for each in intervals}
     assert all(reading.low is not None for reading in readings.values())
