@@ -71,8 +71,6 @@ class Level(nn.Module):
     Attributes:
         grid: rows and columns of tokens per step; `num_tokens` is their product.
         span: frames that one step covers.
-        stride: steps of the level below that one step covers, `pool` the rows and columns of tokens
-            below that one token covers.
         horizons: steps predicted ahead.
         dim: width of a token; `width` that of the context state.
     """
@@ -88,7 +86,6 @@ class Level(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.grid, self.span = grid, span
-        self.stride, self.pool = config.stride, config.pool
         self.num_tokens = grid[0] * grid[1]
         self.horizons, self.dim, self.width = tuple(config.horizons), config.dim, config.width
         self.predictor = Predictor(
@@ -241,9 +238,9 @@ class Hierarchy(nn.Module):
         """
         above = None
         if self.reads_above(level):
-            slower = self.levels[level + 1]
-            if tokens.shape[1] >= slower.stride:
-                context = self.predict_level(slower.encoder(tokens), level + 1).context
+            slower = self.levels[level + 1].encoder(tokens)
+            if slower.shape[1]:  # as many steps as have ended
+                context = self.predict_level(slower, level + 1).context
                 above = self._from_above(level, context, tokens)
         return LevelPrediction(*self.levels[level].predictor(tokens, above=above))
 
@@ -319,8 +316,9 @@ class Hierarchy(nn.Module):
         """
         if context is None or not self.reads_above(number):
             return None
-        slower = self.levels[number + 1]
-        steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device) // slower.stride
+        level, slower = self.levels[number], self.levels[number + 1]
+        stride, pool = slower.span // level.span, level.grid[0] // slower.grid[0]
+        steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device) // stride
         padded = torch.cat([torch.zeros_like(context[:, :1]), context], 1)
         rows, columns = slower.grid
         return repeat(
@@ -328,8 +326,8 @@ class Hierarchy(nn.Module):
             "b t (h w) d -> b t (h p w q) d",
             h=rows,
             w=columns,
-            p=slower.pool,
-            q=slower.pool,
+            p=pool,
+            q=pool,
         )
 
     def reset_heads(self) -> None:
