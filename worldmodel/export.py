@@ -152,7 +152,7 @@ def training_settings(run: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {"seed": run.get("seed_everything")}
     for source, names in (
         (trainer, ("max_steps", "precision", "devices", "num_nodes", "gradient_clip_val")),
-        (data, ("batch_size", "clips_per_video", "flip")),
+        (data, ("batch_size", "clips_per_video", "flip", "zoom", "color_jitter")),
     ):
         settings |= {name: source[name] for name in names if name in source}
     method = {

@@ -188,6 +188,7 @@ def test_setup__a_broken_shard_is_named_and_few_are_left_out(
         ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
         ({"num_frames": -3}, "data.num_frames must be at least 1, got -3"),
         ({"size": 0}, "data.size must be at least 1"),
+        ({"zoom": 0.5}, "data.zoom must be 1 to 4.0, got 0.5"),
         ({"num_workers": -1}, "data.num_workers must be at least 0"),
         ({"fps": 0.0}, "data.fps must be above 0"),
     ],

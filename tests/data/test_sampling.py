@@ -2,7 +2,9 @@ import itertools
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from worldmodel.data import sampling
 
@@ -39,6 +41,16 @@ def test_draw_clip__reaches_all_starts_and_flips_half() -> None:
         counts[sampling.pick_start(draw, 4)] += 1
     assert min(counts) > 100
     assert 240 < sum(draw.flip for draw in draws) < 360
+
+
+def test_draw_clip__zoom_colors_and_mirror_are_uniform_and_independent() -> None:
+    draws = [sampling.draw_clip(0, epoch, "train-000003") for epoch in range(1200)]
+    table = np.array([(d.flip, d.zoom, d.gamma, *d.crop, d.start) for d in draws])
+    assert np.abs(np.corrcoef(table.T) - np.eye(6)).max() < 0.1
+    for column in table.T[1:]:
+        assert stats.kstest(column, "uniform").pvalue > 0.001
+    counts = np.bincount([draw.channels for draw in draws], minlength=6)
+    assert stats.chisquare(counts).pvalue > 0.001
 
 
 def test_draw_clip__depends_on_each_of_seed_epoch_key_and_visit() -> None:

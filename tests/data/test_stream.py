@@ -11,12 +11,13 @@ import torch
 from patterns import clip_members, moving_pattern
 
 from worldmodel.clips import ClipBatch, Truth
-from worldmodel.data import stream
+from worldmodel.data import sampling, stream
 from worldmodel.data.encode import encode_video
 from worldmodel.data.order import ClipRequest, FixedSampler, Mixture, SetOrder, StreamSampler
 from worldmodel.data.quarantine import Quarantine
 from worldmodel.data.shards import SampleRef, resolve_shards, scan_shard, write_shard
 from worldmodel.data.stream import ClipDataset, ClipLoader
+from worldmodel.data.transforms import color_clip, scaled_size
 from worldmodel.data.truth import encode_truth
 from worldmodel.data.video import VideoDecoder, open_video
 from worldmodel.errors import InputError
@@ -87,6 +88,40 @@ def test_clip_dataset__flips_some_clips_and_all_frames_of_them(refs: list[Sample
     assert 3 <= mirrored <= 13
 
 
+def test_clip_dataset__zoom_shows_a_drawn_part_of_the_picture_larger(tmp_path: Path) -> None:
+    data = encode_video(moving_pattern(20, 32, 32), 16.0)
+    write_shard(tmp_path / "a.tar", [("v", {"mov": data})])
+    refs = scan_shard(tmp_path / "a.tar")
+    zoomed = ClipDataset(refs, 4, 16.0, 16, zoom=2.0, random_start=True)
+    plain = ClipDataset(refs, 4, 16.0, 16, random_start=True)
+    sides = set()
+    for epoch in range(12):
+        clip, whole = (each[ClipRequest(epoch, 0)] for each in (zoomed, plain))
+        assert clip.frames.shape == whole.frames.shape
+        assert torch.equal(clip.pts_seconds, whole.pts_seconds)
+        draw = sampling.draw_clip(0, epoch, "v")
+        side = round(16 * (1 + draw.zoom))
+        width, height = scaled_size(32, 32, side)
+        left, top = int(draw.crop[0] * (width - 15)), int(draw.crop[1] * (height - 15))
+        first = round(float(clip.pts_seconds[0, 0]) * 16)
+        scaled = open_video(data).get_frames(range(first, first + 4), (width, height))
+        cut = scaled[:, top : top + 16, left : left + 16]
+        assert np.array_equal(clip.frames[0].permute(0, 2, 3, 1).numpy(), cut)
+        sides.add(side)
+    assert len(sides) > 6
+
+
+def test_clip_dataset__colors_are_one_draw_for_all_frames(refs: list[SampleRef]) -> None:
+    colored = ClipDataset(refs, 4, 8.0, 16, color_jitter=True, random_start=True)
+    plain = ClipDataset(refs, 4, 8.0, 16, random_start=True)
+    for epoch in range(8):
+        request = ClipRequest(epoch, 0)
+        draw = sampling.draw_clip(0, epoch, refs[0].key)
+        frames = plain[request].frames[0].permute(0, 2, 3, 1).numpy()
+        found = colored[request].frames[0].permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(found, color_clip(frames, draw.channels, draw.gamma))
+
+
 def test_clip_dataset__fixed_clips_are_the_middle_every_time(refs: list[SampleRef]) -> None:
     fixed = ClipDataset(refs, 4, 8.0, 16)
     assert same([fixed[7]], [fixed[ClipRequest(9, 7)]])
@@ -128,8 +163,9 @@ def test_clip_dataset__truth_is_that_of_the_frames(tmp_path: Path) -> None:
     assert batch.truth[0].state["camera_pose"].shape == (4, 3, 4)
     with pytest.raises(InputError, match=r"cannot follow frames scaled to 16; use size=32"):
         ClipDataset(refs, 4, 8.0, 16, with_truth=True)[0]
-    with pytest.raises(ValueError, match="with_truth needs fixed clips"):
-        ClipDataset(refs, 4, 8.0, 32, flip=True, with_truth=True)
+    for varied in ({"flip": True}, {"color_jitter": True}, {"zoom": 1.5}, {"random_start": True}):
+        with pytest.raises(ValueError, match="with_truth needs fixed clips"):
+            ClipDataset(refs, 4, 8.0, 32, with_truth=True, **varied)
 
 
 # The loader

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from worldmodel.data.transforms import crop_clip, scaled_size
+from worldmodel.data.transforms import color_clip, crop_clip, scaled_size
 from worldmodel.errors import InputError
 
 
@@ -39,3 +39,24 @@ def test_crop_clip__mirrors_every_frame_left_to_right() -> None:
     plain, mirrored = (crop_clip(frames, 8, (0.5, 0.5), flip) for flip in (False, True))
     assert np.array_equal(mirrored, plain[:, :, ::-1])
     assert mirrored.flags["C_CONTIGUOUS"]
+
+
+def test_color_clip__the_middle_draw_changes_nothing() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(color_clip(frames, 0, 0.5), frames)
+
+
+def test_color_clip__exchanges_channels_in_each_of_six_ways() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    found = [color_clip(frames, order, 0.5) for order in range(6)]
+    assert len({each.tobytes() for each in found}) == 6
+    for each in found:
+        assert np.array_equal(np.sort(each, axis=3), np.sort(frames, axis=3))
+        assert each.flags["C_CONTIGUOUS"]
+
+
+def test_color_clip__brightness_is_raised_to_a_power() -> None:
+    frames = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    for gamma, power in ((0.0, 1 / 1.5), (1.0, 1.5)):
+        expected = 255 * (frames / 255) ** power
+        assert np.abs(color_clip(frames, 0, gamma) - expected).max() <= 0.5

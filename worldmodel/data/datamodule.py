@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 Patterns = str | list[str]
 # Shards of a remote set that are shuffled with each other, and so kept at a time.
 REMOTE_WINDOW = 16
+# Of training clips; more would show a sixteenth of the picture.
+MAX_ZOOM = 4.0
 
 
 class ClipDataModule(LightningDataModule):
@@ -46,10 +48,14 @@ class ClipDataModule(LightningDataModule):
             rates give as many clips of each video, from the same start.
         size: pixels a side.
         flip: mirror half of the training clips left to right.
+        zoom: most that a training clip is magnified; 1 shows all of it.
+        color_jitter: exchange red, green and blue of training clips, and change their brightness by
+            a power of 2/3 to 3/2.
         clips_per_video: starts drawn of a training video at once; all its clips cost one decode,
             and are in one batch.
         num_workers: processes that decode; 0 decodes in the training process.
-        seed: of order, starts and mirrors; by default that of `--seed_everything`, or else 0.
+        seed: of order, starts, mirrors, crops and colours; by default that of `--seed_everything`,
+            or else 0.
         decoder: which library decodes.
         shuffle_window: shards that are shuffled with each other. By default all of local sets, or
             as many as have 200,000 samples, and 16 of remote ones.
@@ -72,6 +78,8 @@ class ClipDataModule(LightningDataModule):
         fps: float | list[float] = 8.0,
         size: int = 64,
         flip: bool = True,
+        zoom: float = 1.0,
+        color_jitter: bool = False,
         clips_per_video: int = 1,
         num_workers: int = 0,
         seed: int | None = None,
@@ -100,6 +108,8 @@ class ClipDataModule(LightningDataModule):
                 "data.max_broken_share must be 0 to 1 and data.cache_gb above 0, got "
                 f"{max_broken_share} and {cache_gb}"
             )
+        if not 1 <= zoom <= MAX_ZOOM:
+            raise InputError(f"data.zoom must be 1 to {MAX_ZOOM}, got {zoom}")
         per_video = clips_per_video * len(self.rates)
         if batch_size % per_video:
             raise InputError(
@@ -115,6 +125,8 @@ class ClipDataModule(LightningDataModule):
         self.fps = self.rates[0]
         self.size = size
         self.flip = flip
+        self.zoom = zoom
+        self.color_jitter = color_jitter
         self.clips_per_video = clips_per_video
         self.num_workers = num_workers
         # Not torch.initial_seed(): it differs in each process where nobody has set it, and then
@@ -189,7 +201,7 @@ class ClipDataModule(LightningDataModule):
         refs = self.train_refs
         mixture = Mixture(tuple(self._order(each) for each in self.train_sets), self.weights)
         videos = self.batch_size // (self.clips_per_video * len(self.rates))
-        dataset = self._dataset(refs, flip=self.flip, random_start=True)
+        dataset = self._dataset(refs, training=True)
         return self._loader(dataset, StreamSampler(mixture, videos, refs.sha256()))
 
     def _order(self, catalog: Catalog) -> SetOrder:
@@ -201,21 +213,23 @@ class ClipDataModule(LightningDataModule):
 
     def val_dataloader(self) -> ClipLoader:
         """The same clips each time, in the same order."""
-        dataset = self._dataset(self.val_refs, flip=False, random_start=False)
+        dataset = self._dataset(self.val_refs, training=False)
         videos = max(1, self.batch_size // len(self.rates))
         return self._loader(dataset, FixedSampler(len(dataset), videos))
 
-    def _dataset(self, refs: Catalog, flip: bool, random_start: bool) -> ClipDataset:
+    def _dataset(self, refs: Catalog, training: bool) -> ClipDataset:
         return ClipDataset(
             refs,
             self.num_frames,
             self.rates,
             self.size,
-            flip=flip,
+            flip=training and self.flip,
+            zoom=self.zoom if training else 1.0,
+            color_jitter=training and self.color_jitter,
             seed=self.seed,
             decoder=self.decoder,
-            random_start=random_start,
-            clips_per_video=self.clips_per_video if random_start else 1,
+            random_start=training,
+            clips_per_video=self.clips_per_video if training else 1,
         )
 
     def _loader(self, dataset: ClipDataset, sampler: StreamSampler | FixedSampler) -> ClipLoader:

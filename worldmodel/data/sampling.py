@@ -29,6 +29,8 @@ VALIDATION_SHARE = 0.05
 UNEVEN_SHARE = 0.25
 # Times the spacing of a clip's frames.
 MAX_PAUSE = 2.0
+# Of red, green and blue.
+NUM_CHANNEL_ORDERS = 6
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,17 @@ class Draw:
         start: in [0, 1), which of the possible starts.
         flip: whether the clip is mirrored left to right.
         crop: (across, down), each in [0, 1), where a square is cut out of a video that is none.
+        zoom: in [0, 1), how much of the allowed magnification is used.
+        channels: 0 to 5, in which order red, green and blue are taken; 0 leaves them.
+        gamma: in [0, 1), how bright the clip becomes; 0.5 leaves it as it is.
     """
 
     start: float
     flip: bool
     crop: tuple[float, float]
+    zoom: float = 0.0
+    channels: int = 0
+    gamma: float = 0.5
 
 
 # What validation and evaluation see: the middle, as it is.
@@ -169,10 +177,15 @@ def draw_clip(seed: int, epoch: int, key: str, visit: int = 0) -> Draw:
     start, across, down = (word / 2**64 for word in words[:3])
     # A double has 53 bits: the largest words would round to 1.
     below_one = 1 - 2**-53
+    # The last word's bits are shared out: 1 for the mirror, 16 each for what follows.
+    last = words[3]
     return Draw(
         start=min(start, below_one),
-        flip=bool(words[3] & 1),
+        flip=bool(last & 1),
         crop=(min(across, below_one), min(down, below_one)),
+        zoom=(last >> 16 & 0xFFFF) / 2**16,
+        channels=(last >> 32 & 0xFFFF) % NUM_CHANNEL_ORDERS,
+        gamma=(last >> 48) / 2**16,
     )
 
 

@@ -51,6 +51,9 @@ class ClipDataset(Dataset[ClipBatch]):
             rates give as many clips, which start at the same frame.
         size: pixels a side of a clip.
         flip: mirror half of the clips.
+        zoom: most that a clip is magnified, at least 1: how much is drawn, and where the square is
+            cut out.
+        color_jitter: exchange red, green and blue, and change the brightness, per clip.
         seed: of everything that is drawn.
         decoder: which library decodes.
         random_start: draw start and crop anew in each epoch; else the middle, never mirrored.
@@ -68,6 +71,8 @@ class ClipDataset(Dataset[ClipBatch]):
         fps: float | Sequence[float],
         size: int,
         flip: bool = False,
+        zoom: float = 1.0,
+        color_jitter: bool = False,
         seed: int = 0,
         decoder: Backend = "auto",
         random_start: bool = False,
@@ -75,12 +80,15 @@ class ClipDataset(Dataset[ClipBatch]):
         clips_per_video: int = 1,
     ) -> None:
         self.rates = tuple(fps) if isinstance(fps, Sequence) else (float(fps),)
-        if with_truth and (flip or random_start or clips_per_video * len(self.rates) > 1):
+        varied = flip or color_jitter or random_start or zoom > 1
+        if with_truth and (varied or clips_per_video * len(self.rates) > 1):
             raise ValueError("truth belongs to frames as they are: with_truth needs fixed clips")
         self.refs = refs
         self.num_frames = num_frames
         self.size = size
         self.flip = flip
+        self.zoom = zoom
+        self.color_jitter = color_jitter
         self.seed = seed
         self.decoder = decoder
         self.random_start = random_start
@@ -118,7 +126,9 @@ class ClipDataset(Dataset[ClipBatch]):
             draws = self._draws(epoch, ref.key)
             clips = self._choose(video, scene_cuts(metadata), draws)
             indices = [frame for clip in clips for frame in clip]
-            size = transforms.scaled_size(video.width, video.height, self.size, video.pixel_aspect)
+            # One for all clips of the video, which are scaled as they are decoded.
+            side = round(self.size * (1 + draws[0].zoom * (self.zoom - 1)))
+            size = transforms.scaled_size(video.width, video.height, side, video.pixel_aspect)
             frames = video.get_frames(indices, size)
             times = video.pts_seconds(indices)
             truth = (self._truth(members, ref, indices),) if self.with_truth else None
@@ -134,6 +144,11 @@ class ClipDataset(Dataset[ClipBatch]):
             )
             for number, draw in enumerate(draws)
         ]
+        if self.color_jitter:
+            pixels = [
+                transforms.color_clip(each, draw.channels, draw.gamma)
+                for each, draw in zip(pixels, draws, strict=True)
+            ]
         shape = (len(clips), self.num_frames, self.size, self.size, 3)
         joined = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         return ClipBatch(

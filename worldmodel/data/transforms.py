@@ -1,9 +1,11 @@
-"""The same crop, scale and mirror for every frame of a clip.
+"""The same crop, scale, mirror and colours for every frame of a clip.
 
 A picture's short side is scaled to the wanted size, pixels staying square, and a square is cut out
 of it. The scaling is done by the decoder, straight to the target size, so that a full-size picture
 is never held as RGB.
 """
+
+import itertools
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from worldmodel.errors import InputError
 
 # Longer pictures hold little of use in a square, and scaling them up would take much memory.
 MAX_ASPECT_RATIO = 16
+# A clip's brightness is raised to a power from 1/1.5 to 1.5.
+MAX_GAMMA = 1.5
+CHANNEL_ORDERS = tuple(itertools.permutations(range(3)))
 
 
 def scaled_size(width: int, height: int, size: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
@@ -56,3 +61,20 @@ def crop_clip(frames: np.ndarray, size: int, at: tuple[float, float], flip: bool
     if flip:
         square = square[:, :, ::-1]
     return np.ascontiguousarray(square)
+
+
+def color_clip(frames: np.ndarray, channels: int, gamma: float) -> np.ndarray:
+    """Exchange red, green and blue of all frames and make all of them brighter or darker.
+
+    Args:
+        frames: uint8 `(T, H, W, 3)`.
+        channels: which of the 6 orders of red, green and blue; 0 leaves them.
+        gamma: in [0, 1]: values in 0 to 1 are raised to 1.5 ** (2 gamma - 1), so 0 brightens, 0.5
+            leaves them and 1 darkens.
+
+    Returns:
+        uint8 `(T, H, W, 3)`, contiguous.
+    """
+    power = MAX_GAMMA ** (2 * gamma - 1)
+    table = np.rint(255 * (np.arange(256) / 255) ** power).astype(np.uint8)
+    return np.ascontiguousarray(table[frames][..., CHANNEL_ORDERS[channels]])
