@@ -276,12 +276,12 @@ def test_surprise__is_the_energy_of_the_objective(model):
     assert sorted(found) == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)]
     for (level, horizon), one in found.items():
         predicted = predictions[level].predicted[horizon].double()
-        energy = prediction_energy(predicted, tokens[level], horizon)[0].numpy()
-        np.testing.assert_allclose(one.values, energy.mean(1), rtol=1e-5)
+        distance = prediction_energy(predicted, tokens[level], horizon)[0].sqrt().numpy()
+        np.testing.assert_allclose(one.values, distance.mean(1), rtol=1e-5)
         grid = model.levels[level].grid
-        np.testing.assert_allclose(one.maps, energy.reshape(-1, *grid), rtol=1e-4, atol=1e-7)
-        copied = (tokens[level][0, horizon:] - tokens[level][0, :-horizon]).square()
-        np.testing.assert_allclose(one.copied, copied.mean((1, 2)).numpy(), rtol=1e-5)
+        np.testing.assert_allclose(one.maps, distance.reshape(-1, *grid), rtol=1e-4, atol=1e-7)
+        copied = (tokens[level][0, horizon:] - tokens[level][0, :-horizon]).square().mean(2).sqrt()
+        np.testing.assert_allclose(one.copied, copied.mean(1).numpy(), rtol=1e-5)
         assert one.values.dtype == np.float64
 
 

@@ -238,7 +238,7 @@ def surprise_block(
             linestyle=":",
             label="change of worlds, hidden" if number == 0 else None,
         )
-    axes.set(xlabel="time, s", ylabel="surprise (mean squared error)", title=title)
+    axes.set(xlabel="time, s", ylabel="surprise (distance of tokens)", title=title)
     axes.set_xlim(0, None)
     axes.legend(fontsize=7)
     return figure

@@ -27,7 +27,8 @@ PROTOCOL = """\
   object was seen before and is in full view at the moment predicted. `copy`: the last real tokens.
 - Prediction: mean squared error over clips, steps, tokens and dimensions; all predictors on the
   same steps, from the second step of the clip on. AR(1) is fitted per dimension on training clips.
-- Surprise: mean squared prediction error over tokens, dimensions and steps, in float64. Relative
+- Surprise: distance of predicted tokens from what came (root of the mean square over dimensions),
+  mean over tokens and steps, in float64. Relative
   accuracy of a block: 1 if S(AB) + S(BA) > S(AA) + S(BB), 1/2 if equal within 1e-9 of their sum,
   else 0; pairs: S(possible) < S(impossible) for the two pairs that begin alike. Overall: the mean
   over the hidden kinds. One way of reading for all kinds, chosen on validation blocks of the hidden

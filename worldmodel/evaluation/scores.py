@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from torch import Tensor
 
 
 def r2_score(predicted: np.ndarray, true: np.ndarray) -> float:
@@ -19,6 +20,23 @@ def r2_score(predicted: np.ndarray, true: np.ndarray) -> float:
 def mean_distance(predicted: np.ndarray, true: np.ndarray) -> float:
     """Mean absolute error over rows and columns, in the truth's unit."""
     return float(np.abs(predicted - true).mean())
+
+
+def token_distances(guess: Tensor, true: Tensor) -> np.ndarray:
+    """How far predicted tokens are from what came: the energy that surprise is made of.
+
+    The Euclidean distance over the square root of D. The distance rather than its square, whose
+    mean over a clip is that of its few most surprising steps: matched blocks of physics are told
+    apart better by distances, by 0.02 of all on ten networks (LOG.md).
+
+    Args:
+        guess: `(..., D)`.
+        true: `(..., D)`.
+
+    Returns:
+        float64 `(...)`, in units of the spread of a token's dimension where that is 1.
+    """
+    return (guess.double() - true).square_().mean(-1).sqrt_().numpy()
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:

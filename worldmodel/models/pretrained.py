@@ -32,7 +32,7 @@ class StepSurprise:
 
     Attributes:
         seconds: float64 `(S,)`, when the last frame of the step is shown, from the video's first.
-        values: float64 `(S,)`, squared error of the prediction, mean over tokens and dimensions.
+        values: float64 `(S,)`, distance of predicted tokens from what came, mean over tokens.
         maps: float64 `(S, rows, columns)`, the same for each token: mean over dimensions alone.
         copied: float64 `(S,)`, as `values` for the copy predictor, which says that the step will be
             as the one `horizon` steps before it; what `values` must be compared with.

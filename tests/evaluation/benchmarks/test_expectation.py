@@ -410,8 +410,8 @@ def test_priming_is_in_the_score_only_where_it_is_asked_for(roots, split):
         shown = movie.read(SIZE, 15.0)
         priming = len(shown.frames) - FRAMES
         assert priming == 0 if split == "unprimed" else priming >= 4
-        squares = (shown.frames.double().flatten(1).mean(1).numpy() / 255) ** 2
-        counted = squares[max(1, priming if split == "primed" else 0) :]
+        brightness = shown.frames.double().flatten(1).mean(1).numpy() / 255
+        counted = brightness[max(1, priming if split == "primed" else 0) :]
         assert scored.scores["model"][0, 1][number, 0] == pytest.approx(counted.mean())
         assert scored.scores["model"][0, 1][number, 1] == pytest.approx(counted.max())
         assert scored.num_steps[0, 1][number] == len(counted)
@@ -532,7 +532,7 @@ def test_scoring_reads_the_size_of_the_model_from_larger_pictures(tmp_path):
         (folder.parent / "status.json").write_text(json.dumps({"header": header}))
     movies = list_movies(tmp_path, "dev", blocks=("O1",))
     scored = score_movies(movies, {"model": Brightness()}, CLIP, CPU)
-    assert scored.scores["model"][0, 1][:, 0] == pytest.approx([0.04] * 4, rel=0.02)
+    assert scored.scores["model"][0, 1][:, 0] == pytest.approx([0.2] * 4, rel=0.02)
     assert compare_movies(movies, scored.digests).num_ambiguous == 1
 
 

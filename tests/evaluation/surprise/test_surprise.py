@@ -146,7 +146,9 @@ def test_scores_are_those_of_the_spliced_clips(windows: tuple[tuple[int, int], .
     predictions = model.predict(tokens)
     for level, values in enumerate(tokens):
         for horizon, guess in predictions[level].predicted.items():
-            error = (guess[:, :-horizon] - values[:, horizon:]).double().square().mean((2, 3))
+            error = (
+                (guess[:, :-horizon] - values[:, horizon:]).double().square().mean(3).sqrt().mean(2)
+            )
             assert np.allclose(fast.curves[level, horizon][0], error.numpy(), rtol=1e-4, atol=1e-7)
     assert fast.curves[2, 1].shape == (1, 4, FRAMES // 4 - 1)
 
@@ -275,7 +277,7 @@ def test_a_window_of_the_past_scores_as_a_clip_cut_to_it(
         cut = SimpleNamespace(levels=levels)
         tokens = Hierarchy.abstract(cut, model.levels[0].encoder(model.normalize(seen)))
         guess = levels[level].predictor(tokens[level])[1][horizon][:, -1]
-        error = (guess - true[:, end + horizon]).double().square().mean((1, 2))
+        error = (guess - true[:, end + horizon]).double().square().mean(2).sqrt().mean(1)
         assert np.allclose(curve[:, number], error.numpy(), rtol=1e-4, atol=1e-8)
 
 
@@ -325,7 +327,7 @@ def test_a_network_whose_steps_are_not_local_sees_the_four_clips_themselves() ->
     assert scores.places == [(0, 1), (0, 2)]
     assert scores.windows == []
     tokens = network.encode(FourClips(one).frames)[0]
-    error = tokens[:, 1:].double().square().mean((2, 3)).numpy()
+    error = tokens[:, 1:].double().square().mean(3).sqrt().mean(2).numpy()
     assert np.allclose(scores.curves[0, 1][0], error)
 
 

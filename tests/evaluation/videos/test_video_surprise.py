@@ -399,10 +399,12 @@ def test_what_cannot_be_is_refused_before_any_work(
 
 @pytest.mark.usefixtures("numbers_only")
 def test_a_cut_is_found_and_marked(checkpoint: Path, tmp_path: Path) -> None:
-    dark = np.full((50, 32, 48, 3), 20, np.uint8)
-    for time, picture in enumerate(dark):
-        picture[8:20, time % 36 : time % 36 + 12] = (230, 40, 10)
-    path = write_video(tmp_path / "cut.mp4", np.concatenate([drifting(50), dark]))
+    scenes = np.full((100, 32, 48, 3), 20, np.uint8)
+    scenes[:50] = (90, 200, 240)
+    for time, picture in enumerate(scenes):
+        left = abs(time % 60 - 30)
+        picture[8:20, left : left + 12] = (230, 40, 10)
+    path = write_video(tmp_path / "cut.mp4", scenes)
     (found,) = surprise_videos(checkpoint, [str(path)], tmp_path / "out", (1, 1), CPU)
     assert found["shown"] == {"level": 1, "horizon": 1}
     assert found["source"]["cut_seconds"] == pytest.approx([50 / 16])
@@ -478,7 +480,7 @@ def test_curves_stand_by_level_over_seconds_below_their_peaks() -> None:
     assert fast.lines[1].get_ydata().tolist() == list(range(19))
     assert slow.lines[1].get_xdata().tolist() == [n / 8 for n in range(5, 20, 2)]
     assert fast.lines[-1].get_xdata() == [1.5, 1.5]
-    assert "time, s" in labels(figure) and "mean squared" in labels(figure)
+    assert "time, s" in labels(figure) and "distance" in labels(figure)
     assert figure.get_suptitle() == "a video"
 
 

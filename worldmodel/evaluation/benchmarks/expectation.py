@@ -38,9 +38,9 @@ AUROC_RESAMPLES = 1000
 
 PROTOCOL = """\
 - A movie is read at the frame rate and size of the model's clips, the whole frame scaled to a
-  square. Its score is the mean squared prediction error over tokens, dimensions and steps, in
-  float64, over overlapping windows of the length the model was trained on; the maximum over steps
-  is given beside it. Only real frames are scored.
+  square. Its score is the distance of predicted tokens from what came (root of the mean square over
+  dimensions), mean over tokens and steps, in float64, over overlapping windows of the length the
+  model was trained on; the maximum over steps is given beside it. Only real frames are scored.
 - Relative accuracy: a pair is right if the possible movie scores below the impossible one, half
   right if they are equal within 1e-9 of their sum. Quadruplet: right if the sum of its possible
   movies is below that of its impossible ones; IntPhys' relative error is 1 minus that. AUROC: of

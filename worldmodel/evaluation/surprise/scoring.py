@@ -24,6 +24,7 @@ from worldmodel.evaluation.network import (
     one_thread,
     predict_level,
 )
+from worldmodel.evaluation.scores import token_distances
 from worldmodel.evaluation.surprise.choice import COMBINED, Choice, copy_key
 from worldmodel.evaluation.surprise.peaks import peak_places
 from worldmodel.evaluation.surprise.scores import (
@@ -124,27 +125,26 @@ def _first_tokens(
     return tokens[torch.from_numpy(where.reshape(clips.sources.shape))]
 
 
-def prediction_errors(tokens: Tensor, guess: Tensor, horizon: int) -> np.ndarray:
-    """Mean squared error of each predicted token, in float64; `(B, T - horizon, N)`.
+def token_surprise(tokens: Tensor, guess: Tensor, horizon: int) -> np.ndarray:
+    """Distance of each predicted token from what came; `(B, T - horizon, N)`.
 
     Args:
         tokens: `(B, T, N, D)`.
         guess: `(B, T, N, D)`, entry τ for step τ + `horizon`.
         horizon: steps ahead, fewer than T.
     """
-    error = guess[:, : tokens.shape[1] - horizon].double().sub_(tokens[:, horizon:])
-    return error.square_().mean(3).numpy()
+    return token_distances(guess[:, : tokens.shape[1] - horizon], tokens[:, horizon:])
 
 
 def prediction_surprise(tokens: Tensor, guess: Tensor, horizon: int) -> np.ndarray:
-    """Mean squared error of predicted tokens per step, in float64; `(B, T - horizon)`.
+    """Distance of predicted tokens from what came, mean over tokens; `(B, T - horizon)`.
 
     Args:
         tokens: `(B, T, N, D)`.
         guess: `(B, T, N, D)`, entry τ for step τ + `horizon`.
         horizon: steps ahead, fewer than T.
     """
-    return prediction_errors(tokens, guess, horizon).mean(2)
+    return token_surprise(tokens, guess, horizon).mean(2)
 
 
 def window_ends(num_steps: int, window: Window, span: int) -> np.ndarray:
@@ -207,8 +207,7 @@ def window_surprise(
         guess = torch.cat(guesses[horizon])[torch.from_numpy(where.reshape(4, len(ends)))]
         count = len(window_ends(num_steps, (level, horizon, frames), shape.span))
         true = tokens[level][:, torch.from_numpy(ends[:count] + horizon)].cpu()
-        error = guess[:, :count].double() - true.double()
-        found[level, horizon, frames] = error.square().mean((2, 3)).numpy()
+        found[level, horizon, frames] = token_distances(guess[:, :count], true).mean(2)
     return found
 
 
@@ -344,8 +343,8 @@ def score_network(
         for horizon, guess in prediction.predicted.items():
             place = (level, horizon)
             if horizon < own.shape[1] and (wanted.places is None or place in wanted.places):
-                errors = prediction_errors(own, guess.cpu(), horizon)
-                _keep(found, place, errors, clips, levels[level])
+                surprise = token_surprise(own, guess.cpu(), horizon)
+                _keep(found, place, surprise, clips, levels[level])
                 if wanted.copies:
                     found.curves[copy_key(place)] = prediction_surprise(own, own, horizon)
     for level, frames in _window_lengths(network, wanted):
@@ -361,14 +360,14 @@ def score_network(
 
 
 def _keep(
-    found: NetworkScores, place: Place, errors: np.ndarray, clips: FourClips, level: Any
+    found: NetworkScores, place: Place, surprise: np.ndarray, clips: FourClips, level: Any
 ) -> None:
-    """Enter a place's errors `(4, steps, N)`: the mean over tokens, and where they peak."""
-    found.curves[place] = _finite(errors.mean(2), place, clips.block)
-    if errors.shape[2] > 1:
+    """Enter a place's surprise `(4, steps, N)`: the mean over tokens, and where it peaks."""
+    found.curves[place] = _finite(surprise.mean(2), place, clips.block)
+    if surprise.shape[2] > 1:
         frame = clips.facts.violation_frame
         found.space[place] = peak_places(
-            errors, clips.block.truth, frame, place, level.span, tuple(level.grid)
+            surprise, clips.block.truth, frame, place, level.span, tuple(level.grid)
         )
 
 

@@ -25,6 +25,7 @@ from worldmodel.evaluation.network import (
     levels_of,
     run_chunk,
 )
+from worldmodel.evaluation.scores import token_distances
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class SurpriseCurve:
 
     Attributes:
         frames: int64 `(S,)`, last frame of the step, counted from the video's first.
-        values: float64 `(S,)`, squared error of the prediction, mean over tokens and dimensions.
-        maps: float64 `(S, rows, columns)`, the same for each token: mean over dimensions alone.
+        values: float64 `(S,)`, distance of predicted tokens from what came, mean over tokens.
+        maps: float64 `(S, rows, columns)`, the distance of each token.
         copied: float64 `(S,)`, as `values` for the copy predictor, which says that the step will be
             as the one `horizon` steps before it.
     """
@@ -219,23 +220,17 @@ def _score_chunk(
             if not len(steps):
                 continue
             own = tokens[level][number].double()
-            errors = _token_errors(predicted[level][horizon][number].double(), own, horizon)
-            copied = _token_errors(own, own, horizon)
+            # Of the whole window, whichever of its steps count, so that sums are always of the same
+            # shape.
+            end = len(own) - horizon
+            surprise = token_distances(predicted[level][horizon][number][:end], own[horizon:])
+            copied = token_distances(own[:end], own[horizon:])
             rows = steps - horizon
             piece[level, horizon] = SurpriseCurve(
                 frames=each.start + (steps + 1) * shape.span - 1,
-                values=errors.mean(1)[rows],
-                maps=errors[rows].reshape(len(rows), *shape.grid),
+                values=surprise.mean(1)[rows],
+                maps=surprise[rows].reshape(len(rows), *shape.grid),
                 copied=copied.mean(1)[rows],
             )
         pieces.append(piece)
     return join_curves(pieces)
-
-
-def _token_errors(guess: Tensor, tokens: Tensor, horizon: int) -> np.ndarray:
-    """Mean squared error of each token, `(T - horizon, N)`, from `(T, N, D)` and what was guessed.
-
-    Of a whole window, whichever of its steps count, so that sums are always of the same shape.
-    """
-    error = guess[: len(tokens) - horizon] - tokens[horizon:]
-    return error.square().mean(2).numpy()

@@ -196,7 +196,7 @@ def _draw_level(
             label=f"{timeline.ahead_seconds((level, horizon)):.2f} s ahead",
         )
     _mark_cuts(axes, timeline, None)
-    axes.set_ylabel(f"level {level}\nmean squared\nerror")
+    axes.set_ylabel(f"level {level}\ndistance\nof tokens")
     axes.set_ylim(0, None)
     axes.legend(fontsize=FONT_POINTS - 1, loc="upper left", bbox_to_anchor=(1.0, 1.05))
 
