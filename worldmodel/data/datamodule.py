@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 Patterns = str | list[str]
 # Shards of a remote set that are shuffled with each other, and so kept at a time.
 REMOTE_WINDOW = 16
-# Of training clips; more would show a sixteenth of the picture.
+# Of training clips: a sixteenth of the picture is left.
 MAX_ZOOM = 4.0
 
 
