@@ -23,14 +23,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldmodel.data.transforms import CHANNEL_ORDERS
+
 VALIDATION_SHARE = 0.05
 # A frame is late or early when it is off by more than this share of the usual spacing; rounding to
 # milliseconds (mkv) is 0.06 of it at 60 frames a second.
 UNEVEN_SHARE = 0.25
 # Times the spacing of a clip's frames.
 MAX_PAUSE = 2.0
-# Of red, green and blue.
-NUM_CHANNEL_ORDERS = 6
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def draw_clip(seed: int, epoch: int, key: str, visit: int = 0) -> Draw:
         flip=bool(last & 1),
         crop=(min(across, below_one), min(down, below_one)),
         zoom=(last >> 16 & 0xFFFF) / 2**16,
-        channels=(last >> 32 & 0xFFFF) % NUM_CHANNEL_ORDERS,
+        channels=(last >> 32 & 0xFFFF) % len(CHANNEL_ORDERS),
         gamma=(last >> 48) / 2**16,
     )
 

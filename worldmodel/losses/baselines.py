@@ -23,7 +23,7 @@ class InfoNCE(PredictionLoss):
     Van den Oord et al. 2018, arXiv 1807.03748, eq. 4: the mean of -log(exp(s_0) / sum_j exp(s_j)),
     where s_0 belongs to the target and the others to negatives. Here s = -(mean squared
     difference) / temperature instead of a bilinear form, so that the energy that is contrasted is
-    the surprise that is measured.
+    the square of the surprise that is measured.
 
     Negatives are the tokens of the same step at other places and of other clips of the global batch
     and, with `other_steps`, what the same place of the same clip shows at all other steps. Without
@@ -136,7 +136,7 @@ class PixelPrediction(PredictionLoss):
     is the frame's side / the grid's side pixels wide. The loss is the mean squared difference of
     pixels in `Hierarchy.normalize`'s units, mean over horizons. The target tokens are decoded by
     the same decoder into their own frame as well: tokens become pictures, so that their squared
-    error, the surprise, is about what can be seen.
+    error, whose root is the surprise, is about what can be seen.
 
     It needs no regularizer: tokens that are all the same show one picture. If the target has no
     gradient (`MovingAverage`, or `stop_gradient`), decoding it trains the decoder alone.

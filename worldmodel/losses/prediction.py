@@ -179,7 +179,7 @@ class BarlowTwins(PredictionLoss):
     No regularizer is needed: a dimension that does not vary correlates with nothing, which costs 1,
     and one that repeats another costs off the diagonal. But correlation knows no scale. Tokens may
     grow or shrink, and predicted ones may differ from their targets by a factor and a constant in
-    each dimension, which the squared difference, the surprise, then counts.
+    each dimension, which the distance, the surprise, then counts.
 
     Args:
         off_diagonal: weight of the correlations between different dimensions, the paper's lambda.
