@@ -161,14 +161,21 @@ def one_of_two(rank: int, store: str, out: str) -> None:
         distributed.all_reduce(value)  # what DDP does with gradients
         value /= 2
     for choice in WHOLE:
-        model = WholeObjective(*choice)
-        parallel = DistributedDataParallel(model, find_unused_parameters=True)
-        results[choice] = with_gradients(model, parallel(frames))
-        distributed.all_reduce(results[choice]["loss"])
-        results[choice]["loss"] /= 2
+        results[choice] = in_parallel(WholeObjective(*choice), frames)
     if rank == 0:
         torch.save(results, out)
+    # Neither rank leaves while the other still works: its gloo threads would end with an abort.
+    distributed.barrier()
     distributed.destroy_process_group()
+
+
+def in_parallel(model: nn.Module, frames: Tensor) -> dict[str, Tensor]:
+    """The wrapper, which holds on to the process group, is gone when this returns."""
+    parallel = DistributedDataParallel(model, find_unused_parameters=True)
+    found = with_gradients(model, parallel(frames))
+    distributed.all_reduce(found["loss"])
+    found["loss"] /= 2
+    return found
 
 
 @pytest.fixture(scope="module")
