@@ -19,7 +19,9 @@ from made_up_results import BASE, STUDY, sections, spectrum, write_study
 from worldmodel.ablation import figure, run
 from worldmodel.ablation.figure import write_figures
 from worldmodel.ablation.run import Commands, ablate
+from worldmodel.ablation.study import digest_of
 from worldmodel.errors import InputError
+from worldmodel.evaluation.protocol import PROTOCOL
 from worldmodel.world import generate
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
@@ -111,6 +113,7 @@ def test_a_result_says_what_it_is_of(place: Place) -> None:
     assert (result["steps"], result["question"], result["variant"]) == (3, "regularizer", "vicreg")
     assert result["seconds"] > 0
     assert result["measured_on"]["effort"]["event_clips"] == 200
+    assert result["measured_on"]["protocol"] == digest_of(PROTOCOL)
     folder = next((place.out / "runs").glob("regularizer-vicreg-seed0-*"))
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config == result["config"]

@@ -23,7 +23,14 @@ import yaml
 from filelock import FileLock, Timeout
 
 import worldmodel
-from worldmodel.ablation.study import Question, Study, Variant, read_study, refuse_misfits
+from worldmodel.ablation.study import (
+    Question,
+    Study,
+    Variant,
+    digest_of,
+    read_study,
+    refuse_misfits,
+)
 from worldmodel.ablation.table import write_tables
 from worldmodel.data.index import index_sha256, read_index
 from worldmodel.errors import InputError
@@ -210,12 +217,14 @@ def make_sets(study: Study, questions: Sequence[Question]) -> None:
 
 
 def describe_sets(study: Study) -> dict[str, Any]:
-    """What results are measured on: a result on anything else does not count."""
+    """On what and by which rules results are measured: one of other ones does not count."""
     from worldmodel.ablation.score import EFFORT, TEST_EVENT_CLIPS, TEST_FREE_CLIPS
+    from worldmodel.evaluation.protocol import PROTOCOL
 
     return {
         "base_index_sha256": index_sha256(study.root),
         "development_index_sha256": index_sha256(Path(study.development.path)),
+        "protocol": digest_of(PROTOCOL),
         "effort": {
             **{name: _plain(value) for name, value in asdict(EFFORT).items()},
             "test_event_clips": TEST_EVENT_CLIPS,
