@@ -13,7 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from worldmodel.losses.baselines import InfoNCE, PixelPrediction
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
-from worldmodel.losses.prediction import BarlowTwins, PredictionLoss, SquaredError, VICRegL
+from worldmodel.losses.prediction import (
+    BarlowTwins,
+    CombinedPrediction,
+    PredictionLoss,
+    SquaredError,
+    VICRegL,
+)
 from worldmodel.losses.regularizers import Combined, NoRegularizer, Regularizer, SIGReg, VICReg
 from worldmodel.losses.scopes import SCOPES
 from worldmodel.models.encoder import EncoderConfig
@@ -34,6 +40,7 @@ PREDICTION_LOSSES: dict[str, Callable[[], PredictionLoss]] = {
     "vicregl": VICRegL,
     "infonce": lambda: InfoNCE(other_steps=False, max_negatives=0),
     "infonce_steps": lambda: InfoNCE(other_steps=True, max_negatives=5),
+    "squared_infonce": lambda: CombinedPrediction([SquaredError(), InfoNCE()], [1.0, 0.1]),
     "pixels": PixelPrediction,
     "pixels_hidden": lambda: PixelPrediction(hidden=3, present=0.5),
 }

@@ -47,7 +47,8 @@ def test_page__names_every_class():
     named |= {
         part["class_path"]
         for example in EXAMPLES
-        for part in example.get("regularizer", {}).get("init_args", {}).get("regularizers", [])
+        for choice, parts in (("regularizer", "regularizers"), ("prediction_loss", "losses"))
+        for part in example.get(choice, {}).get("init_args", {}).get(parts, [])
     }
     for module, base in (
         (prediction, PredictionLoss),

@@ -5,8 +5,10 @@ from scipy.spatial.distance import cdist
 from sklearn.preprocessing import StandardScaler
 
 from worldmodel.errors import InputError
+from worldmodel.losses.baselines import InfoNCE, PixelPrediction
 from worldmodel.losses.prediction import (
     BarlowTwins,
+    CombinedPrediction,
     PredictionLoss,
     SquaredError,
     VICRegL,
@@ -15,7 +17,13 @@ from worldmodel.losses.prediction import (
     prediction_energy,
 )
 
-LOSSES = [SquaredError(), SquaredError(moving=3.0), BarlowTwins(), VICRegL()]
+LOSSES = [
+    SquaredError(),
+    SquaredError(moving=3.0),
+    BarlowTwins(),
+    VICRegL(),
+    CombinedPrediction([VICRegL(), BarlowTwins()], [0.5, 2.0]),
+]
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -222,3 +230,32 @@ def test_vicregl__refuses_what_makes_no_sense():
     for shares in ({"global_share": 1.5}, {"matched_share": 0.0}, {"global_share": float("nan")}):
         with pytest.raises(InputError, match=r"global_share in \[0, 1\] and a matched_share in"):
             VICRegL(**shares)
+
+
+def test_combined__is_the_weighted_sum():
+    target, predicted = normal(3, 6, 4, 5), {2: normal(3, 6, 4, 5, seed=1)}
+    found = CombinedPrediction([SquaredError(), InfoNCE()], [1.0, 0.25])(predicted, target)
+    expected = SquaredError()(predicted, target) + InfoNCE()(predicted, target) / 4
+    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_combined__each_draws_its_own_negatives_and_builds_what_it_learns(hierarchy):
+    target, predicted = normal(6, 6, 4, 5), {2: normal(6, 6, 4, 5, seed=1)}
+    few = InfoNCE(max_negatives=3)
+    found = {
+        float(CombinedPrediction([few, few], weights)(predicted, target, seed=3))
+        for weights in ([1.0, 0.0], [0.0, 1.0])
+    }
+    assert len(found) == 2
+    both = CombinedPrediction([SquaredError(), PixelPrediction()], [1.0, 1.0])
+    both.attach(hierarchy)
+    assert list(both.parameters())
+
+
+def test_combined__refuses_what_does_not_match():
+    with pytest.raises(InputError, match="2 losses and 1 weights"):
+        CombinedPrediction([SquaredError(), VICRegL()], [1.0])
+    with pytest.raises(InputError, match="at least one, got 0 losses"):
+        CombinedPrediction([], [])
+    with pytest.raises(InputError, match=r"0 or more and finite, got \[1.0, inf\]"):
+        CombinedPrediction([SquaredError(), VICRegL()], [1.0, float("inf")])

@@ -5,6 +5,7 @@ What JEPA is compared with, contrast and pixels, is such a choice too (`baseline
 """
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -166,6 +167,50 @@ def moving_weights(
     # The mean of change / mean is 1 by construction, that of the weights 1 + moving.
     share = torch.where(mean > 0, change / mean, torch.ones_like(change))
     return (1 + moving * share) / (1 + moving)
+
+
+class CombinedPrediction(PredictionLoss):
+    """Several prediction losses on the same predictions: their weighted sum.
+
+    Such as a contrast, which finds what tells moments apart, beside the squared error, which gives
+    predictions the scale of their targets.
+
+    Args:
+        losses: any, at least one.
+        weights: one for each, 0 or more.
+    """
+
+    def __init__(self, losses: list[PredictionLoss], weights: list[float]) -> None:
+        super().__init__()
+        if not losses or len(losses) != len(weights):
+            raise InputError(
+                "CombinedPrediction needs as many weights as losses, and at least one, got "
+                f"{len(losses)} losses and {len(weights)} weights"
+            )
+        if not all(0 <= weight < float("inf") for weight in weights):
+            raise InputError(
+                f"CombinedPrediction's weights must be 0 or more and finite, got {weights}"
+            )
+        self.losses, self.weights = nn.ModuleList(losses), list(weights)
+
+    def forward(
+        self,
+        predicted: Mapping[int, Tensor],
+        target: Tensor,
+        level: int = 0,
+        frames: Tensor | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        number = len(self.weights)
+        losses = [
+            weight * loss(predicted, target, level, frames, seed * number + place)
+            for place, (weight, loss) in enumerate(zip(self.weights, self.losses, strict=True))
+        ]
+        return torch.stack(losses).sum()
+
+    def attach(self, hierarchy: Hierarchy) -> None:
+        for loss in self.losses:
+            cast(PredictionLoss, loss).attach(hierarchy)
 
 
 class BarlowTwins(PredictionLoss):
