@@ -1,21 +1,16 @@
-"""What watches a run: collapse and skill per level, the progress bar, and checkpoints."""
+"""What each level has learned so far: skill, collapse, and both in plain words."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from worldmodel.evaluation.collapse import EffectiveRank
 from worldmodel.evaluation.prediction import PredictionErrors
-from worldmodel.losses.regularizers import global_mean
+from worldmodel.losses.ranks import global_mean
 from worldmodel.models.hierarchy import Level
 from worldmodel.task import WorldModelTask
 
@@ -182,12 +177,6 @@ class LevelMonitor(Callback):
             fit.solve()
 
 
-def _total_steps(trainer: Trainer) -> int | None:
-    """Optimizer steps of the whole run, if it is bounded."""
-    total = trainer.estimated_stepping_batches
-    return int(total) if total != float("inf") else None
-
-
 def levels_of(pl_module: LightningModule) -> list[Level]:
     """The levels of the task in training."""
     return list(cast(WorldModelTask, pl_module).hierarchy.levels)
@@ -208,139 +197,3 @@ def _reduce(errors: PredictionErrors) -> None:
         errors.sums[place] = dict(zip(sums, values, strict=True))
         # A rank may have had nothing but padding.
         errors.counts[place] = round(count)
-
-
-class RunProgressBar(TQDMProgressBar):
-    """One line for the whole run: steps, the loss, and per level skill ratio and effective rank.
-
-    Runs are measured in steps; epochs would start the bar again every few seconds on a small set.
-    """
-
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        super().on_train_start(trainer, *_)
-        bar = self.train_progress_bar
-        bar.total, bar.initial, bar.n = (
-            _total_steps(trainer),
-            trainer.global_step,
-            trainer.global_step,
-        )
-        bar.set_description("training")
-
-    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Nothing: the bar goes on."""
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        step = trainer.global_step
-        if step % self.refresh_rate == 0 or step == self.train_progress_bar.total:
-            self.train_progress_bar.n = step
-            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
-
-    def init_validation_tqdm(self) -> Tqdm:
-        return Tqdm(disable=True)
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        metrics = trainer.callback_metrics
-        shown: dict[str, int | str | float | dict[str, float]] = {}
-        if "train/loss" in metrics:
-            shown["loss"] = f"{float(metrics['train/loss']):.3f}"
-        for number in range(len(levels_of(pl_module))):
-            prefix = f"train/level{number}"
-            if f"{prefix}/skill_ratio" in metrics:
-                skill = float(metrics[f"{prefix}/skill_ratio"])
-                rank = float(metrics[f"{prefix}/effective_rank"])
-                shown[f"L{number}"] = f"skill {skill:.2f} rank {rank:.0f}"
-        return shown
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`: every n steps, at the end, and when the run is interrupted.
-
-    Args:
-        every_n_train_steps: optimizer steps between two writes.
-        dirpath: folder; `checkpoints/` in the run's folder if not given.
-    """
-
-    def __init__(self, every_n_train_steps: int = 100, dirpath: str | None = None) -> None:
-        super().__init__(
-            dirpath=dirpath,
-            filename="last",
-            every_n_train_steps=every_n_train_steps,
-            save_top_k=1,
-            enable_version_counter=False,
-        )
-
-    @property
-    def state_key(self) -> str:
-        # The same for every interval and folder: a run may be resumed with another of either.
-        return "LastCheckpoint"
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
-        if trainer.global_step > self._last_global_step_saved:
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        # Only when a person stops the run: all ranks then come here. After any other error on one
-        # rank the others would wait in the write for ever.
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
-            if trainer.is_global_zero:
-                print(
-                    f"\nstopped at step {trainer.global_step}; saved {self.best_model_path}. "
-                    "The same command with --ckpt_path last goes on from there.",
-                    flush=True,
-                )
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`: the lowest mean longest-horizon skill ratio on validation."""
-
-    def __init__(self, dirpath: str | None = None) -> None:
-        super().__init__(
-            dirpath=dirpath,
-            filename="best",
-            monitor="val/skill_ratio",
-            mode="min",
-            save_top_k=1,
-            enable_version_counter=False,
-        )
-
-    @property
-    def state_key(self) -> str:
-        return "BestCheckpoint"
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all: to a file beside it, which then takes its name."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a run that was killed
-            leftover.unlink(missing_ok=True)
-        try:
-            super().save_checkpoint(checkpoint, partial, storage_options)
-            # The bytes must be on the disk before the name points at them.
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-class ThreadsPerProcess(Callback):
-    """Shares the CPU's cores among the processes of this machine.
-
-    Without it every rank starts a thread per core, and two ranks on two cores run slower than one.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        local = max(1, trainer.num_devices)
-        if local > 1:
-            torch.set_num_threads(max(1, torch.get_num_threads() // local))

@@ -1,0 +1,29 @@
+"""The parts of a task and a trainer that callbacks see."""
+
+from unittest.mock import Mock
+
+import pytest
+from lightning import LightningModule, Trainer
+
+
+@pytest.fixture
+def module(hierarchy) -> Mock:
+    """The part of a task that callbacks see; remembers what was logged."""
+    module = Mock(spec=LightningModule)
+    module.hierarchy, module.logged = hierarchy, {}
+    module.log_dict = lambda values, **_: module.logged.update(values)
+    module.log = lambda name, value, **_: module.logged.update({name: value})
+    return module
+
+
+@pytest.fixture
+def trainer_at(module):
+    """A trainer at a step of a run of 100."""
+
+    def at(step: int) -> Mock:
+        trainer = Mock(spec=Trainer)
+        trainer.global_step, trainer.estimated_stepping_batches = step, 100
+        trainer.callback_metrics = module.logged
+        return trainer
+
+    return at
