@@ -71,6 +71,61 @@ def test_fit__same_seed_same_weights(shards, tmp_path):
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
+def test_fit__says_what_it_needs_and_logs_how_fast_it_is(shards, tmp_path, capsys):
+    assert fit(shards, tmp_path, "--trainer.max_steps", "50", "--trainer.max_epochs", "-1") == 0
+    out = capsys.readouterr().out
+    assert "a step: 2 clips of 12 frames on each of 1 devices" in out
+    assert "of memory a device" in out and "of disk" in out
+    with next(tmp_path.rglob("metrics.csv")).open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row["speed/frames_per_second"]]
+    assert float(row["speed/frames_per_second"]) > 0
+    assert 0 < float(row["speed/data_wait_share"]) < 1
+    assert float(row["train/skipped_steps"]) == 0
+
+
+def test_fit__a_batch_that_cannot_fit_is_refused_before_it_starts(
+    shards, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("worldmodel.callbacks.preflight.free_memory", lambda device: 10**6)
+    assert fit(shards, tmp_path) == 2
+    assert "a step needs about" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def spoil(monkeypatch, steps) -> None:
+    """Make the loss of some steps not a number."""
+    total = WorldModelTask.total
+
+    def spoilt(self, losses):
+        return total(self, losses) * (float("nan") if self.global_step in steps else 1.0)
+
+    monkeypatch.setattr(WorldModelTask, "total", spoilt)
+
+
+def test_fit__a_step_that_is_no_number_is_left_out(shards, tmp_path, monkeypatch):
+    args = ("--trainer.max_steps", "6", "--trainer.limit_val_batches", "0")
+    spoil(monkeypatch, {5})
+    fit(shards, tmp_path / "last", *args)
+    spoil(monkeypatch, {2})
+    fit(shards, tmp_path / "third", *args)
+    last, third = (
+        torch.load(next((tmp_path / name).rglob("last.ckpt")), weights_only=True)
+        for name in ("last", "third")
+    )
+    assert last["global_step"] == third["global_step"] == 6
+    assert int(last["spikes"]["state"][2]) == 1 and int(third["spikes"]["state"][2]) == 2
+    assert all(value.isfinite().all() for value in third["state_dict"].values())
+
+
+def test_fit__stops_when_it_diverges_and_keeps_what_was_good(shards, tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, range(20, 1000))
+    args = ("--trainer.max_steps", "200", "--trainer.max_epochs", "-1")
+    assert fit(shards, tmp_path, *args, "--checkpoint.every_n_train_steps", "20") == 2
+    assert "the training diverges" in capsys.readouterr().err
+    last = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)
+    assert all(value.isfinite().all() for value in last["state_dict"].values())
+
+
 @pytest.mark.parametrize("at", [3, 5])
 def test_fit__cut_short_and_resumed_ends_like_a_run_never_stopped(
     shards, tmp_path, monkeypatch, capsys, at

@@ -16,6 +16,11 @@ from worldmodel.errors import InputError
 
 # Exit code of a command that was used wrongly, as argparse has it.
 MISUSED = 2
+FAILED = 1
+LOST_PEER = (
+    "worldmodel: error: another process of this training is gone, and this one ends with it; what "
+    "happened there stands above or in its own log"
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -25,7 +30,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: what was typed after `worldmodel`; that of this process if not given.
 
     Returns:
-        The exit code: 0 done, 2 something given cannot be used (one line on stderr says what).
+        The exit code: 0 done, 2 something given cannot be used (one line on stderr says what), 128
+        and more if a signal ended a training, whose checkpoint is written then.
     """
     # Threads that wait for work fall asleep after some 10 µs. Awake for ever, which is the default,
     # two threads beside any other busy process made a training step on two cores 15 times slower;
@@ -63,15 +69,26 @@ def find_input_error(error: BaseException | None) -> InputError | None:
 
 
 def train(args: list[str] | None) -> int:
-    """`fit` and `validate`: Lightning's command line over the task and the data module."""
+    """`fit` and `validate`: Lightning's command line over the task and the data module.
+
+    Returns:
+        The exit code: 128 + its number where a signal ended the run, as shells have it.
+    """
     # Imported here: torch and Lightning take seconds that `--help` and `generate` do not need.
+    from worldmodel.callbacks import StopOnSignal, is_lost_peer
     from worldmodel.training import TrainCLI
 
     # The strings under the fields of the configuration classes are their help texts.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quieten()
-    TrainCLI(args)
-    return 0
+    try:
+        callbacks = TrainCLI(args).trainer.callbacks  # type: ignore[attr-defined]
+    except Exception as error:
+        if find_input_error(error) is None and is_lost_peer(error):
+            print(LOST_PEER, file=sys.stderr)
+            return FAILED
+        raise
+    return max((each.exit_code for each in callbacks if isinstance(each, StopOnSignal)), default=0)
 
 
 def quieten() -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from worldmodel import __version__
 from worldmodel.blanks import BlankConfig, draw_blanks
 from worldmodel.clips import ClipBatch
+from worldmodel.compute import ComputeConfig, compile_parts
 from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.prediction import PredictionLoss, SquaredError
@@ -23,6 +24,7 @@ from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 from worldmodel.models.target import SameEncoder, Target
 from worldmodel.optim import OptimConfig, build_optimizer, build_schedule
+from worldmodel.spikes import SpikeConfig, SpikeGuard
 
 
 class WorldModelTask(LightningModule):
@@ -40,6 +42,8 @@ class WorldModelTask(LightningModule):
         joint: whether the losses of a level also train the levels below it.
         blanks: what is hidden from the predictors in training.
         top_down: whether each predictor also reads the states of the slower level above it.
+        spikes: which steps of the optimizer are left out.
+        compute: how the same numbers are had faster, or with less memory.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class WorldModelTask(LightningModule):
         joint: bool = True,
         blanks: BlankConfig = BlankConfig(),  # noqa: B008 - frozen
         top_down: bool = False,
+        spikes: SpikeConfig = SpikeConfig(),  # noqa: B008 - frozen
+        compute: ComputeConfig = ComputeConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.encoder_config, self.level_configs = encoder, tuple(levels)
@@ -67,6 +73,15 @@ class WorldModelTask(LightningModule):
         self.weights = weights
         self.joint, self.blanks = joint, blanks
         self.optim = optim
+        self.guard = SpikeGuard(spikes)
+        self.compute_config, self._prepared = compute, False
+        self.hierarchy.activation_checkpointing = compute.activation_checkpointing
+
+    def configure_model(self) -> None:
+        """Compile what is to be compiled; Lightning calls this once before a run, maybe again."""
+        if self.compute_config.compile and not self._prepared:
+            compile_parts(self.hierarchy)
+        self._prepared = True
 
     def objective(self, batch: ClipBatch) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
         """Losses of every level, and what they were computed from."""
@@ -152,14 +167,17 @@ class WorldModelTask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient's global norm, and log what it was.
+        """Clip the gradient's global norm, log what it was, and judge it.
 
         Lightning refuses to clip for a fused optimizer under autocast, because with fp16 that one
         would still have to unscale the gradients; bf16 and fp32 have no scale.
         """
+        gradients = [each.grad for each in self.parameters() if each.grad is not None]
+        norm = get_total_norm(gradients)
         if gradient_clip_val:
-            norm = clip_grad_norm_(self.parameters(), gradient_clip_val)
-            self.log("train/gradient_norm", norm)
+            clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+        self.log("train/gradient_norm", norm)
+        self.guard.judge(norm, optimizer)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optim)
@@ -185,12 +203,15 @@ class WorldModelTask(LightningModule):
             },
             "data": {"left_out": list(getattr(datamodule, "left_out", ()))},
         }
+        checkpoint["spikes"] = self.guard.state_dict()
         checkpoint["rng_state"] = {"torch": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["rng_state"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random state; everything else Lightning does."""
+        """Restore the random state and the usual gradient; everything else Lightning does."""
+        if "spikes" in checkpoint:  # older ones had none
+            self.guard.load_state_dict(checkpoint["spikes"])
         torch.set_rng_state(checkpoint["rng_state"]["torch"].cpu())
         if torch.cuda.is_available() and "cuda" in checkpoint["rng_state"]:
             torch.cuda.set_rng_state(checkpoint["rng_state"]["cuda"].cpu())

@@ -13,10 +13,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from worldmodel.callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,
+    EndTogether,
     LastCheckpoint,
     LevelMonitor,
+    Preflight,
     RunProgressBar,
+    SpikeWatch,
+    StopOnSignal,
     ThreadsPerProcess,
+    Throughput,
 )
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.errors import InputError
@@ -63,8 +68,13 @@ class TrainCLI(LightningCLI):
                 "log_every_n_steps": 10,
                 "callbacks": [
                     BestCheckpoint(),
+                    EndTogether(),
                     LevelMonitor(),
+                    Preflight(),
+                    SpikeWatch(),
+                    StopOnSignal(),
                     ThreadsPerProcess(),
+                    Throughput(),
                 ],
             },
         )

@@ -33,6 +33,17 @@ def test_monitor__looks_only_every_n_steps(module, trainer_at):
     assert module.logged == {}
 
 
+def test_monitor__tokens_that_are_no_numbers_leave_no_trace(module, trainer_at):
+    monitor = LevelMonitor(every_n_steps=1)
+    monitor.setup(trainer_at(0), module, "fit")
+    bad = outputs(module.hierarchy)
+    bad["targets"][1][0, 0] = float("nan")
+    monitor.on_train_batch_end(trainer_at(1), module, bad, None, 0)
+    assert module.logged == {}
+    monitor.on_train_batch_end(trainer_at(2), module, outputs(module.hierarchy), None, 0)
+    assert module.logged["train/level1/copy_ratio"] == pytest.approx(1.0)
+
+
 def test_monitor__says_in_words_that_a_level_collapsed_and_says_it_once(module, capsys, trainer_at):
     monitor = LevelMonitor(every_n_steps=1)
     monitor.setup(trainer_at(0), module, "fit")

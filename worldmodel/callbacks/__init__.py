@@ -2,14 +2,24 @@
 
 from worldmodel.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from worldmodel.callbacks.levels import LevelMonitor
+from worldmodel.callbacks.preflight import Preflight
 from worldmodel.callbacks.processes import ThreadsPerProcess
 from worldmodel.callbacks.progress import RunProgressBar
+from worldmodel.callbacks.spikes import SpikeWatch
+from worldmodel.callbacks.stopping import EndTogether, StopOnSignal, is_lost_peer
+from worldmodel.callbacks.throughput import Throughput
 
 __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
+    "EndTogether",
     "LastCheckpoint",
     "LevelMonitor",
+    "Preflight",
     "RunProgressBar",
+    "SpikeWatch",
+    "StopOnSignal",
     "ThreadsPerProcess",
+    "Throughput",
+    "is_lost_peer",
 ]

@@ -34,7 +34,11 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         if trainer.global_step > self._last_global_step_saved:
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+            self.save_now(trainer)
+
+    def save_now(self, trainer: Trainer) -> None:
+        """Write it, whatever the step."""
+        self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -42,7 +46,7 @@ class LastCheckpoint(ModelCheckpoint):
         # Only when a person stops the run: all ranks then come here. After any other error on one
         # rank the others would wait in the write for ever.
         if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+            self.save_now(trainer)
             if trainer.is_global_zero:
                 print(
                     f"\nstopped at step {trainer.global_step}; saved {self.best_model_path}. "

@@ -67,6 +67,10 @@ class LevelMonitor(Callback):
         if trainer.global_step % self.every_n_steps:
             return
         tokens, predicted = _on_cpu(outputs)
+        # On no rank: such a step is left out, and one look at it would spoil the fits for good.
+        finite = torch.tensor(float(all(level.isfinite().all() for level in tokens)))
+        if global_mean(finite) < 1:
+            return
         self._follow(tokens)
         errors = self._errors(pl_module)
         errors.fits = self.fits.fits

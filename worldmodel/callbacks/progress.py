@@ -50,6 +50,15 @@ class RunProgressBar(TQDMProgressBar):
                 skill = float(metrics[f"{prefix}/skill_ratio"])
                 rank = float(metrics[f"{prefix}/effective_rank"])
                 shown[f"L{number}"] = f"skill {skill:.2f} rank {rank:.0f}"
+        for name, metric, text in (
+            ("frames/s", "speed/frames_per_second", ".0f"),
+            ("waits", "speed/data_wait_share", ".0%"),
+            ("mfu", "speed/mfu", ".0%"),
+        ):
+            if metric in metrics:
+                shown[name] = format(float(metrics[metric]), text)
+        if float(metrics.get("train/skipped_steps", 0)):
+            shown["skipped"] = int(metrics["train/skipped_steps"])
         return shown
 
 

@@ -8,6 +8,7 @@
 """
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -254,6 +255,10 @@ class ClipLoader(DataLoader[ClipBatch]):
         num_workers: processes that decode, one thread each; 0 decodes in this process.
         pin_memory: hand over batches in page-locked memory.
         quarantine: takes in what is broken; one that writes no file by default.
+
+    Attributes:
+        waited_seconds: how long training batches were waited for so far; without workers, that is
+            how long decoding took.
     """
 
     def __init__(
@@ -267,6 +272,7 @@ class ClipLoader(DataLoader[ClipBatch]):
         self.place = batch_sampler if isinstance(batch_sampler, StreamSampler) else None
         self.quarantine = quarantine or Quarantine()
         self.ring = _ring(dataset, batch_sampler.batch_size, num_workers)
+        self.waited_seconds = 0.0
         self._batches: Iterator[Any] | None = None
         super().__init__(
             dataset,
@@ -295,11 +301,13 @@ class ClipLoader(DataLoader[ClipBatch]):
             if self._batches is None:
                 self.place.begin()
                 self._batches = super().__iter__()
+            asked = time.perf_counter()
             try:
                 loaded = next(self._batches)
             except BaseException:
                 self._batches = None
                 raise
+            self.waited_seconds += time.perf_counter() - asked
             batch = self._accept(loaded)
             self.place.advance()
             yield batch

@@ -1,6 +1,7 @@
 """The objective of one level: a prediction loss plus the regularizer over each scope."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
@@ -78,8 +79,9 @@ def level_losses(
     if prediction_loss is None:
         prediction_loss = SquaredError()
     # Variances, correlations and characteristic functions of half-precision sums are not worth
-    # having.
-    with torch.autocast(tokens.device.type, enabled=False):
+    # having. Tensors without content (`cost.py`) have no autocast to switch off.
+    kind = tokens.device.type
+    with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
         ahead = {horizon: full_precision(values) for horizon, values in predicted.items()}
         # Each scope draws places and directions of its own, and the prediction loss its negatives.
         first = seed * (2 * len(SCOPES) + 1)

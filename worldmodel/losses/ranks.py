@@ -34,9 +34,12 @@ def global_mean(local_mean: Tensor) -> Tensor:
     """
     if num_ranks() == 1:
         return local_mean
-    mean = local_mean.detach().clone()
+    # A group of GPUs (NCCL) exchanges nothing that lies elsewhere.
+    needs_gpu = distributed.get_backend() == "nccl"
+    place = torch.device("cuda") if needs_gpu else local_mean.device
+    mean = local_mean.detach().to(place, copy=True)
     distributed.all_reduce(mean)
-    mean /= num_ranks()
+    mean = (mean / num_ranks()).to(local_mean.device)
     return local_mean + (mean - local_mean).detach()
 
 

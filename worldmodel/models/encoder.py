@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
-from worldmodel.models.transformer import FeedForward, SelfAttention
+from worldmodel.models.transformer import FeedForward, SelfAttention, recomputed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +77,19 @@ class FrameEncoder(nn.Module):
             )
         )
         self.head = nn.Sequential(nn.LayerNorm(dim, elementwise_affine=False), nn.Linear(dim, dim))
+        self.activation_checkpointing = False
 
     def forward(
         self, frames: Float[Tensor, "batch time channel height width"]
     ) -> Float[Tensor, "batch time tokens dim"]:
         time = frames.shape[1]
         pictures = rearrange(frames, "b t c h w -> (b t) c h w")
-        maps = self.stem(pictures.contiguous(memory_format=torch.channels_last))
-        tokens = self.blocks(rearrange(maps, "b d h w -> b (h w) d") + self.position)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        again = self.activation_checkpointing and torch.is_grad_enabled()
+        maps = recomputed(self.stem, pictures) if again else self.stem(pictures)
+        tokens = rearrange(maps, "b d h w -> b (h w) d") + self.position
+        for block in self.blocks:
+            tokens = recomputed(block, tokens) if again else block(tokens)
         return rearrange(self.head(tokens), "(b t) n d -> b t n d", t=time)
 
 

@@ -156,6 +156,17 @@ class Hierarchy(nn.Module):
         """Frames a clip needs so that every level can be compared at its longest horizon."""
         return max(level.span * (level.horizons[-1] + 1) for level in self.levels)
 
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether the backward pass computes layers again instead of having them kept."""
+        return any(level.predictor.activation_checkpointing for level in self.levels)
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, FrameEncoder | Predictor):
+                module.activation_checkpointing = on
+
     @staticmethod
     def normalize(frames: Tensor) -> Tensor:
         """uint8 0..255 -> float -1.5..1.5, about unit variance on natural frames."""

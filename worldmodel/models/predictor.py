@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldmodel.models.transformer import FeedForward, KeysValues, SelfAttention
+from worldmodel.models.transformer import FeedForward, KeysValues, SelfAttention, recomputed
 
 
 class Predictor(nn.Module):
@@ -63,6 +63,7 @@ class Predictor(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({str(horizon): nn.Linear(width, dim) for horizon in horizons})
         self.residual = residual
+        self.activation_checkpointing = False
         if residual:
             for parameter in self.heads.parameters():
                 nn.init.zeros_(parameter)
@@ -86,7 +87,6 @@ class Predictor(nn.Module):
             above: the slower level's context states, one for each token; only for predictors that
                 were built with `width_above`.
         """
-        batch, time = tokens.shape[:2]
         past = memory if memory else [None] * len(self.over_time)
         seen = []
         x = self.embed(tokens)
@@ -96,20 +96,28 @@ class Predictor(nn.Module):
         if self.from_above is not None and above is not None:
             x = x + self.from_above(above)
         x = x + self.position
-        for over_time, over_tokens, known in zip(
-            self.over_time, self.over_tokens, past, strict=True
-        ):
-            x, keys_values = cast(SelfAttention, over_time).extend(
-                rearrange(x, "b t n w -> (b n) t w"), known
-            )
+        for number, known in enumerate(past):
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x, keys_values = recomputed(self._layer, number, x, known)
+            else:
+                x, keys_values = self._layer(number, x, known)
             seen.append(keys_values)
-            x = over_tokens(rearrange(x, "(b n) t w -> (b t) n w", b=batch))
-            x = rearrange(x, "(b t) n w -> b t n w", t=time)
         if memory is not None:
             memory[:] = seen
         context = self.norm(x)
         base = tokens if self.residual else 0
         return context, {int(h): base + head(context) for h, head in self.heads.items()}
+
+    def _layer(
+        self, number: int, x: Float[Tensor, "batch time tokens width"], known: KeysValues | None
+    ) -> tuple[Float[Tensor, "batch time tokens width"], KeysValues]:
+        """One layer, and the keys and values of all steps so far."""
+        batch, time = x.shape[:2]
+        x, keys_values = cast(SelfAttention, self.over_time[number]).extend(
+            rearrange(x, "b t n w -> (b n) t w"), known
+        )
+        x = self.over_tokens[number](rearrange(x, "(b n) t w -> (b t) n w", b=batch))
+        return rearrange(x, "(b t) n w -> b t n w", t=time), keys_values
 
     def reset_heads(self) -> None:
         """Give the output heads fresh weights at the default scale.

@@ -1,9 +1,13 @@
 """The two parts every transformer here is made of: self-attention and a feed-forward network."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 KeysValues = tuple[Tensor, Tensor]
 """What attention remembers of positions: `(batch, heads, length, width)` each."""
@@ -95,3 +99,12 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         return x + self.layers(x)
+
+
+def recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
+    """What a function returns; for the backward pass it is computed again instead of kept.
+
+    Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): a third more operations, and of
+    what the function computes nothing has to be remembered.
+    """
+    return checkpoint(function, *inputs, use_reentrant=False)

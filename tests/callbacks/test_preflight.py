@@ -1,0 +1,94 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from worldmodel.callbacks import Preflight, Throughput, preflight
+from worldmodel.errors import InputError
+from worldmodel.task import WorldModelTask
+
+
+@pytest.fixture
+def task(encoder_config, level_configs) -> WorldModelTask:
+    return WorldModelTask(level_configs, encoder_config)
+
+
+@pytest.fixture
+def trainer(trainer_at, tmp_path):
+    trainer = trainer_at(0)
+    trainer.world_size, trainer.precision, trainer.accumulate_grad_batches = 2, "32-true", 1
+    trainer.strategy.root_device = torch.device("cpu")
+    trainer.datamodule = SimpleNamespace(batch_size=8, num_frames=12)
+    trainer.checkpoint_callback.dirpath = str(tmp_path / "not" / "there" / "yet")
+    trainer.callbacks = [Throughput()]
+    return trainer
+
+
+def fly(trainer, task) -> Preflight:
+    callback = Preflight()
+    callback.setup(trainer, task, "fit")
+    callback.on_fit_start(trainer, task)
+    return callback
+
+
+def test_preflight__says_what_it_takes(trainer, task, capsys, monkeypatch):
+    monkeypatch.setattr(preflight, "free_memory", lambda device: int(3e9))
+    monkeypatch.setattr(preflight, "product_speed", lambda device, precision: 1e11)
+    callback = fly(trainer, task)
+    cost = callback.cost
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "a step: 8 clips of 12 frames on each of 2 devices, "
+        f"{cost.flops / 1e9:,.1f} GFLOP each; 0.03 M weights"
+    )
+    needed = (cost.kept_bytes + cost.state_bytes) / 1e6
+    assert second.startswith(
+        f"needs about {needed:.0f} MB of memory a device (3.0 GB free) and 1 MB"
+    )
+    assert second.endswith("; a minute or less")
+    assert trainer.callbacks[0].cost == cost
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(100, "a minute or less"), (36000, "roughly 60 min"), (360000, "roughly 10 h")],
+)
+def test_duration__in_words(trainer, task, steps, said, monkeypatch):
+    callback = fly(trainer, task)
+    per_step = callback.cost.flops / preflight.TYPICAL_EFFICIENCY
+    monkeypatch.setattr(preflight, "product_speed", lambda device, precision: 10 * per_step)
+    assert preflight.duration(steps, callback.cost, trainer) == f"; {said}"
+    assert preflight.duration(float("inf"), callback.cost, trainer) == ""
+
+
+def test_preflight__refuses_a_batch_that_cannot_fit_and_names_one_that_would(
+    trainer, task, monkeypatch
+):
+    cost = fly(trainer, task).cost
+    room = cost.state_bytes + cost.kept_bytes // 2
+    monkeypatch.setattr(preflight, "free_memory", lambda device: room)
+    with pytest.raises(InputError, match=r"data\.batch_size 3 would fit.*activation_checkpointing"):
+        fly(trainer, task)
+    monkeypatch.setattr(preflight, "free_memory", lambda device: cost.state_bytes // 2)
+    with pytest.raises(InputError, match="no batch would fit"):
+        fly(trainer, task)
+
+
+def test_preflight__half_precision_keeps_less(trainer, task, capsys, monkeypatch):
+    cost = fly(trainer, task).cost
+    monkeypatch.setattr(preflight, "free_memory", lambda device: cost.kept_bytes)
+    with pytest.warns(UserWarning, match="would fit"):
+        fly(trainer, task)
+    trainer.precision = "bf16-mixed"
+    fly(trainer, task)
+
+
+def test_preflight__refuses_a_disk_that_is_full(trainer, task, monkeypatch):
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**5))
+    with pytest.raises(InputError, match=r"checkpoints need 1 MB .* has 0 MB free"):
+        fly(trainer, task)
+
+
+def test_free_memory__of_this_machine():
+    found = preflight.free_memory(torch.device("cpu"))
+    assert found is None or 1e7 < found < 1e14

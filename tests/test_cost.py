@@ -1,0 +1,72 @@
+"""What is counted without computing is what is computed."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from worldmodel.blanks import BlankConfig
+from worldmodel.compute import ComputeConfig
+from worldmodel.cost import BYTES_PER_WEIGHT, count_step, kept_for_backward
+from worldmodel.losses.baselines import InfoNCE, PixelPrediction
+from worldmodel.models.target import MovingAverage
+from worldmodel.task import WorldModelTask
+
+TASKS = {
+    "default": {},
+    "top_down": {"top_down": True},
+    "blanks": {"blanks": BlankConfig(share=0.5)},
+    "moving_average": {"target": MovingAverage()},
+    "contrast": {"prediction_loss": InfoNCE()},
+    "pixels": {"prediction_loss": PixelPrediction()},
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_count__equals_what_a_real_step_does_and_keeps(
+    name, encoder_config, level_configs, clip, monkeypatch
+):
+    monkeypatch.setattr(WorldModelTask, "_seed_of_rank", lambda self: 0)  # there is no trainer
+    task = WorldModelTask(level_configs, encoder_config, **TASKS[name])
+    state = {key: value.clone() for key, value in task.state_dict().items()}
+    random = torch.get_rng_state()
+    counted = count_step(task, batch_size=2, num_frames=12)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[key]) for key, value in task.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.parameters())
+    # The CPU's own attention kernel is not counted by torch's counter.
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as flops,
+        kept_for_backward(task) as kept,
+    ):
+        losses, _ = task.objective(clip)
+        total = task.total(losses)
+        kept_bytes = sum(kept.values())
+        total.backward()
+    assert counted.flops == flops.get_total_flops()
+    assert counted.kept_bytes == pytest.approx(kept_bytes + clip.frames.numel(), rel=0.02)
+
+
+def test_count__weights_and_their_state(encoder_config, level_configs):
+    task = WorldModelTask(level_configs, encoder_config)
+    weights = sum(parameter.numel() for parameter in task.parameters())
+    cost = count_step(task, 2, 12)
+    assert (cost.weights, cost.state_bytes) == (weights, BYTES_PER_WEIGHT * weights)
+    following = count_step(
+        WorldModelTask(level_configs, encoder_config, target=MovingAverage()), 2, 12
+    )
+    assert following.weights == weights and following.state_bytes > cost.state_bytes
+
+
+def test_count__grows_with_clips_and_shrinks_with_checkpointing(encoder_config, level_configs):
+    task = WorldModelTask(level_configs, encoder_config)
+    one, two = count_step(task, 4, 12), count_step(task, 8, 12)
+    assert two.flops == pytest.approx(2 * one.flops, rel=0.01)
+    assert two.kept_bytes == pytest.approx(2 * one.kept_bytes, rel=0.05)
+    saving = WorldModelTask(
+        level_configs, encoder_config, compute=ComputeConfig(activation_checkpointing=True)
+    )
+    less = count_step(saving, 4, 12)
+    assert less.kept_bytes < 0.65 * one.kept_bytes
+    assert less.flops == one.flops

@@ -1,0 +1,125 @@
+"""How a run ends before its time: asked to by a signal, or because a process of it failed."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from worldmodel.callbacks.checkpoints import LastCheckpoint
+from worldmodel.losses.ranks import global_mean
+
+# What schedulers send before they take a machine away: SIGTERM from most, SIGUSR1 from SLURM's
+# `--signal`.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopOnSignal(Callback):
+    """On SIGTERM or SIGUSR1 to any process: finishes the step, writes `last.ckpt`, ends the run.
+
+    Processes agree on the step by an exchange now and then, for each may have been told at another
+    moment, or not at all.
+
+    Args:
+        every_n_steps: optimizer steps between two exchanges; a process alone looks at every step.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
+        self.received: signal.Signals | None = None
+        self.stopped = False
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():  # nobody else is told of signals
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        # Lightning asks rank 0 about SIGTERM before every batch, and waits for the device to do so.
+        loop = trainer.fit_loop.epoch_loop
+        if hasattr(loop, "_broadcast_sigterm_tensor"):
+            loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        if trainer.world_size > 1:
+            if step % self.every_n_steps:
+                return
+            told = torch.tensor(float(self.received is not None), device=pl_module.device)
+            asked = bool(global_mean(told) > 0)
+        else:
+            asked = self.received is not None
+        if not asked or self.stopped:
+            return
+        self.stopped = trainer.should_stop = True
+        last = next(
+            each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)
+        )
+        last.save_now(trainer)
+        if trainer.is_global_zero:
+            name = self.received.name if self.received else "a signal to another process"
+            print(
+                f"\nstopped by {name} at step {step}; saved {last.best_model_path}. "
+                "The same command with --ckpt_path unfinished goes on from there.",
+                flush=True,
+            )
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command: as a shell has it for a process that the signal ended, else 0."""
+        return 128 + (self.received or signal.SIGTERM) if self.stopped else 0
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+class EndTogether(Callback):
+    """Where the first process of a machine fails, ends the others that it started there.
+
+    Of the others' failures Lightning's launcher takes care, within five seconds; started by
+    torchrun or SLURM, those do. Without it processes on GPUs wait for the one that failed until a
+    timeout of half an hour.
+    """
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(
+            exception, KeyboardInterrupt
+        ):
+            launcher.kill(signal.SIGKILL)
+
+
+def is_lost_peer(error: BaseException | None) -> bool:
+    """Whether an error only says that another process of the training is gone."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+    while error is not None:
+        is_distributed = isinstance(error, torch.distributed.DistError) or (
+            isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+        )
+        if is_distributed:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
