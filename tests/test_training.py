@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from worldmodel.cli import main
-from worldmodel.errors import InputError
 from worldmodel.models.checkpoint import load_model
+from worldmodel.runs import RUN_FOLDER
 from worldmodel.task import WorldModelTask
-from worldmodel.training import RUN_FOLDER, choose_run, new_version
 
 # A study is no configuration of a training.
 CONFIGS = sorted(
@@ -218,25 +217,3 @@ def test_fit__clip_too_short_for_the_horizons(shards, tmp_path, capsys):
 def test_fit__a_checkpoint_that_is_none(shards, tmp_path, capsys):
     assert fit(shards, tmp_path, "--ckpt_path", str(tmp_path / "none.ckpt")) == 2
     assert "none.ckpt" in capsys.readouterr().err
-
-
-def test_choose_run__other_ranks_take_the_folder_of_rank_0(tmp_path, monkeypatch):
-    folder, checkpoint = choose_run(tmp_path, None, max_steps=5)
-    assert folder == tmp_path / "version_0" and checkpoint is None
-    folder.mkdir()
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose_run(tmp_path, None, max_steps=5)[0] == folder
-
-
-def test_new_version__counts_on(tmp_path):
-    for name in ("version_0", "version_7", "version_x"):
-        (tmp_path / name).mkdir()
-    assert new_version(tmp_path).name == "version_8"
-
-
-def test_choose_run__garbage_is_named(tmp_path):
-    broken = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
-    broken.parent.mkdir(parents=True)
-    broken.write_text("garbage")
-    with pytest.raises(InputError, match=r"last\.ckpt cannot be read"):
-        choose_run(tmp_path, "last", max_steps=5)

@@ -103,6 +103,8 @@ def quieten() -> None:
         ".*The dirpath has changed.*",
         ".*could not find the monitored key.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        # Nothing changes tokens or states in place.
+        ".*FSDP2-wrapped module .* returned a view tensor.*",
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
@@ -270,10 +272,18 @@ def verify(config: Namespace) -> None:
 
 def bench_arguments(parser: ArgumentParser) -> None:
     """Measure speed, as ratios against references in the same run."""
-    parser.add_argument("what", type=Literal["generate", "loader"], help="what is measured")
+    parser.add_argument(
+        "what", type=Literal["generate", "loader", "train"], help="what is measured"
+    )
     parser.add_argument("--out", type=str, default=None, help="JSON file of all figures")
     parser.add_argument("--num_clips", type=int, default=48, help="generate: per size and version")
-    parser.add_argument("--rounds", type=int, default=5, help="loader: turns of each subject")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="loader, train: turns of each subject"
+    )
+    parser.add_argument("--config", type=str, default="configs/tiny.yaml", help="train: of what")
+    parser.add_argument("--steps", type=int, default=60, help="train: timed steps of each turn")
+    parser.add_argument("--shards", type=str, default=None, help="train: a small set by default")
+    parser.add_argument("--compiled", type=bool, default=False, help="train: torch.compile as well")
 
 
 def bench(config: Namespace) -> None:
@@ -283,6 +293,18 @@ def bench(config: Namespace) -> None:
 
         report = bench_loader(LoaderBench(rounds=config.rounds))
         table = bench_table(report)
+    elif config.what == "train":
+        from worldmodel import training_bench
+
+        options = training_bench.TrainBench(
+            config=config.config,
+            steps=config.steps,
+            rounds=config.rounds,
+            shards=config.shards,
+            compiled=config.compiled,
+        )
+        report = training_bench.bench_train(options)
+        table = training_bench.bench_table(report)
     else:
         from worldmodel.world import bench
 

@@ -1,8 +1,16 @@
 """How the same training step is had faster, or with less memory."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from worldmodel.models.encoder import FrameEncoder
 from worldmodel.models.hierarchy import Hierarchy
+from worldmodel.models.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +30,34 @@ def compile_parts(hierarchy: Hierarchy) -> None:
     for level in hierarchy.levels:
         level.encoder.compile()
         level.predictor.compile()
+
+
+def shard_parts(hierarchy: Hierarchy, others: Iterable[nn.Module], mesh: DeviceMesh) -> None:
+    """Leave to each process its part of the weights, gradients and moments (FSDP2).
+
+    Each layer of encoders and predictors is gathered when it is its turn and let go of after it;
+    what they have besides when they are. The numbers are those of DDP.
+
+    Args:
+        hierarchy: in training.
+        others: modules with weights that are called as a whole, such as a decoder to pixels.
+        mesh: the processes, in one dimension.
+    """
+    for level in hierarchy.levels:
+        for part in (level.encoder, level.predictor):
+            # FSDP knows no channels-last kernels; they are put in that order when they are used.
+            part.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            for layer in _layers(part):
+                fully_shard(layer, mesh=mesh)
+            fully_shard(part, mesh=mesh)
+        for layer in level.predictor.over_time:
+            register_fsdp_forward_method(layer, "extend")
+    for module in others:
+        if any(True for _ in module.parameters()):
+            fully_shard(module, mesh=mesh)
+
+
+def _layers(part: nn.Module) -> list[nn.Module]:
+    if isinstance(part, Predictor):
+        return [*part.over_time, *part.over_tokens]
+    return [*part.blocks] if isinstance(part, FrameEncoder) else []

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from worldmodel import __version__
 from worldmodel.blanks import BlankConfig, draw_blanks
 from worldmodel.clips import ClipBatch
-from worldmodel.compute import ComputeConfig, compile_parts
+from worldmodel.compute import ComputeConfig, compile_parts, shard_parts
 from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.prediction import PredictionLoss, SquaredError
@@ -78,10 +79,15 @@ class WorldModelTask(LightningModule):
         self.hierarchy.activation_checkpointing = compute.activation_checkpointing
 
     def configure_model(self) -> None:
-        """Compile what is to be compiled; Lightning calls this once before a run, maybe again."""
-        if self.compute_config.compile and not self._prepared:
-            compile_parts(self.hierarchy)
+        """Compile and shard what is to be; Lightning calls this once before a run, maybe again."""
+        if self._prepared:
+            return
         self._prepared = True
+        if self.compute_config.compile:
+            compile_parts(self.hierarchy)
+        if self.device_mesh is not None:
+            others = (*self.target.children(), self.prediction_loss, self.regularizers)
+            shard_parts(self.hierarchy, others, self.device_mesh["data_parallel"])
 
     def objective(self, batch: ClipBatch) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
         """Losses of every level, and what they were computed from."""
@@ -174,6 +180,8 @@ class WorldModelTask(LightningModule):
         """
         gradients = [each.grad for each in self.parameters() if each.grad is not None]
         norm = get_total_norm(gradients)
+        if isinstance(norm, DTensor):  # of weights that are sharded
+            norm = norm.full_tensor()
         if gradient_clip_val:
             clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
         self.log("train/gradient_norm", norm)

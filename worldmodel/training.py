@@ -1,14 +1,11 @@
-"""`fit` and `validate`: Lightning's command line, and where a run's files go."""
+"""`fit` and `validate`: Lightning's command line."""
 
-import os
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from worldmodel.callbacks import (
     AtomicCheckpointIO,
@@ -26,11 +23,9 @@ from worldmodel.callbacks import (
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.errors import InputError
 from worldmodel.memory import keep_freed_memory
-from worldmodel.models.checkpoint import read_checkpoint
+from worldmodel.runs import choose_run
+from worldmodel.strategy import ShardedStrategy  # noqa: F401  # known by its name from here on
 from worldmodel.task import WorldModelTask
-
-# Tells the ranks that Lightning starts which folder rank 0 chose.
-RUN_FOLDER = "WORLDMODEL_RUN_FOLDER"
 
 
 class TrainCLI(LightningCLI):
@@ -129,72 +124,6 @@ class TrainCLI(LightningCLI):
             kwargs["callbacks"] = [*chosen, RunProgressBar(refresh_rate=10)]
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
-
-
-def choose_run(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path, Path | None]:
-    """The folder of this run and the checkpoint it goes on from.
-
-    Args:
-        runs: folder of all versions of the run's name.
-        ckpt_path: a file, `last`, `unfinished`, or nothing.
-        max_steps: length of the run; -1 if it is given in epochs.
-
-    Returns:
-        A version's folder, new unless the run goes on, and a checkpoint or None.
-    """
-    if RUN_FOLDER in os.environ and "LOCAL_RANK" in os.environ:
-        folder = Path(os.environ[RUN_FOLDER])
-        last = folder / "checkpoints" / "last.ckpt"
-        if ckpt_path in ("last", "unfinished"):
-            return folder, last if last.is_file() else None
-        return folder, None if ckpt_path is None else Path(ckpt_path)
-    folder, checkpoint = new_version(runs), None
-    if ckpt_path in ("last", "unfinished"):
-        newest = newest_checkpoint(runs)
-        step = None if newest is None else int(read_checkpoint(newest)["global_step"])
-        if newest is None:
-            say(f"no run to go on with under {runs}: starting afresh")
-        elif ckpt_path == "unfinished" and step is not None and 0 <= max_steps <= step:
-            say(f"{newest.parents[1]} is complete ({step} steps): starting a new version")
-        else:
-            folder, checkpoint = newest.parents[1], newest
-            keep_metrics(folder)
-            say(f"resuming {newest} at step {step}")
-    elif ckpt_path is not None:
-        checkpoint = Path(ckpt_path)
-        say(f"resuming {checkpoint} at step {read_checkpoint(checkpoint)['global_step']}")
-    os.environ[RUN_FOLDER] = str(folder)
-    return folder, checkpoint
-
-
-def newest_checkpoint(runs: Path) -> Path | None:
-    """The `last.ckpt` written last among the versions of a run, if there is any."""
-    found = sorted(runs.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
-
-
-def new_version(runs: Path) -> Path:
-    """The first `version_N` that no earlier run has."""
-    taken = [
-        int(match.group(1))
-        for path in runs.glob("version_*")
-        if (match := re.fullmatch(r"version_(\d+)", path.name))
-    ]
-    return runs / f"version_{max(taken, default=-1) + 1}"
-
-
-def keep_metrics(folder: Path) -> None:
-    """Put the metrics of the run so far aside: Lightning's logger starts its file anew."""
-    metrics = folder / "metrics.csv"
-    if metrics.is_file() and "LOCAL_RANK" not in os.environ:
-        number = len(list(folder.glob("metrics-*.csv")))
-        metrics.rename(folder / f"metrics-{number}.csv")
-
-
-@rank_zero_only
-def say(message: str) -> None:
-    """Tell the person at the keyboard, once."""
-    print(message, flush=True)
 
 
 # TF32 on GPUs that have it; nothing changes on a CPU.

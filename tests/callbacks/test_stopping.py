@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from worldmodel.callbacks import is_lost_peer
-from worldmodel.training import RUN_FOLDER
+from worldmodel.runs import RUN_FOLDER
 
 SMALL = str(Path(__file__).parents[1] / "conf" / "small.yaml")
 

@@ -1,0 +1,121 @@
+"""All processes of a run choose the same folder, whoever started them."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldmodel import runs
+from worldmodel.errors import InputError
+from worldmodel.runs import RUN_FOLDER, choose_run, new_version
+
+SMALL = str(Path(__file__).parent / "conf" / "small.yaml")
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "none",
+    "MASTER_PORT": "29500",
+    "TORCHELASTIC_RESTART_COUNT": "0",
+    "WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "2",
+}
+SLURM = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Each test stands for a process of its own."""
+    for name in (RUN_FOLDER, "LOCAL_RANK", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_choose_run__other_ranks_take_the_folder_of_rank_0(tmp_path, monkeypatch):
+    folder, checkpoint = choose_run(tmp_path, None, max_steps=5)
+    assert folder == tmp_path / "version_0" and checkpoint is None
+    folder.mkdir()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_run(tmp_path, None, max_steps=5)[0] == folder
+
+
+def test_new_version__counts_on(tmp_path):
+    for name in ("version_0", "version_7", "version_x"):
+        (tmp_path / name).mkdir()
+    assert new_version(tmp_path).name == "version_8"
+
+
+def test_choose_run__garbage_is_named(tmp_path):
+    broken = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("garbage")
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be read"):
+        choose_run(tmp_path, "last", max_steps=5)
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [(TORCHRUN, "RANK"), (SLURM, "SLURM_PROCID")],
+    ids=["torchrun", "slurm"],
+)
+def test_choose_run__ranks_started_by_others_wait_for_rank_0(
+    tmp_path, monkeypatch, environment, rank
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(rank, "1")
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(choose_run(tmp_path, "last", 5)))
+    waiting.start()
+    (tmp_path / "version_0").mkdir()  # an earlier run's
+    waiting.join(timeout=0.5)
+    assert not found
+    monkeypatch.setenv(rank, "0")
+    chosen = choose_run(tmp_path, "last", 5)
+    waiting.join(timeout=10)
+    assert found == [chosen] == [(tmp_path / "version_1", None)]
+
+
+def test_launch__every_restart_has_a_name_of_its_own(monkeypatch):
+    assert runs.launch_name() is None
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    first = runs.launch_name()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert runs.launch_name() != first
+    assert str(os.getppid()) in first
+
+
+def test_choose_run__a_disk_that_is_not_shared_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "WAIT_SECONDS", 0.2)
+    for name, value in {**SLURM, "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="on a disk that all nodes share"):
+        choose_run(tmp_path, None, 5)
+
+
+def test_torchrun__trains_in_one_folder_and_goes_on_there(shards, tmp_path):
+    def run(steps: int) -> str:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *("--nproc-per-node", "2", "-m", "worldmodel", "fit", "--config", SMALL),
+                *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(tmp_path)),
+                *("--trainer.devices", "2", "--trainer.strategy", "ddp"),
+                *("--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps)),
+                *("--ckpt_path", "unfinished"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    assert "starting afresh" in run(4)
+    assert "at step 4" in run(6)
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert last.parents[1].name == "version_0"
+    assert torch.load(last, weights_only=True)["global_step"] == 6
+    # What was logged before the second start is still there.
+    assert (last.parents[1] / "metrics-0.csv").is_file()

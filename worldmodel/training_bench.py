@@ -1,0 +1,417 @@
+"""How fast training is: our trainer beside a bare loop, clips from memory and from the stream.
+
+Each measured run is a process of its own, and runs that are compared take turns.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning import Callback, LightningModule, Trainer
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader, Dataset
+
+from worldmodel.clips import ClipBatch
+from worldmodel.compute import compile_parts
+from worldmodel.cost import count_step
+from worldmodel.data.datamodule import ClipDataModule
+from worldmodel.data.loader_bench.footage import machine
+from worldmodel.errors import InputError
+from worldmodel.memory import keep_freed_memory
+from worldmodel.optim import build_optimizer, build_schedule
+from worldmodel.task import WorldModelTask
+
+# Steps that are not timed: the first ones allocate, compile, and start workers.
+WARM_UP = 10
+# Batches that a run from memory goes round: more than a processor's cache holds.
+BATCHES = 8
+TIMES_FILE = "WORLDMODEL_BENCH_TIMES"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBench:
+    """What is measured.
+
+    Attributes:
+        config: the configuration that is trained.
+        steps: timed steps of each run; at least `WARM_UP`.
+        rounds: turns of each subject.
+        shards: training shards; a small set of the physics world is made if there are none.
+        compiled: measure `torch.compile` too, which takes minutes.
+    """
+
+    config: str = "configs/tiny.yaml"
+    steps: int = 60
+    rounds: int = 3
+    shards: str | None = None
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < WARM_UP or self.rounds < 1:
+            raise InputError(
+                f"a benchmark of training needs at least {WARM_UP} steps and one round, got "
+                f"{self.steps} and {self.rounds}"
+            )
+
+
+def bench_train(options: TrainBench) -> dict[str, Any]:
+    """Steps per second of each subject, and what they are beside one another.
+
+    Subjects: `bare`, a loop of this file over the same model, batch and optimizer and nothing
+    else; `memory`, `worldmodel fit` with batches that are there; `stream`, with the real stream
+    and the configuration's workers; `workers`, with one worker for each device if it has none;
+    `compiled`, the bare loop with compiled parts; `ddp`, two processes on CPU cores of their own,
+    beside `apart`, two runs of one process each at the same time (CPU), or all GPUs beside one.
+
+    Returns:
+        `subjects.{name}`: `steps_per_second` (median), `least`, `most`, and of runs with the stream
+        `data_wait_share`; `ratios`: `trainer_overhead` (1 - memory ÷ bare), `stream` (stream ÷
+        memory), `compiled` (÷ bare), `ddp` (÷ apart); `step`: `gflop`, `frames_per_second`,
+        `gflop_per_second` of `memory`; `machine`, `config`.
+
+    Raises:
+        InputError: the configuration cannot be used, or a run failed.
+    """
+    config = Path(options.config)
+    batch_size, num_frames, flops = _shape(config)
+    with tempfile.TemporaryDirectory() as folder:
+        shards = options.shards or _small_set(Path(folder))
+        subjects = ["bare", "memory", "stream", "workers", "ddp"]
+        if options.compiled:
+            subjects.append("compiled")
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in (*subjects, "apart")}
+        for number in range(options.rounds):
+            for name in subjects:
+                runs = Path(folder) / f"{number}-{name}"
+                if name == "ddp":
+                    both, apart = _scaling(options, shards, runs)
+                    found["ddp"].append(both)
+                    found["apart"].append(apart)
+                else:
+                    found[name].append(_run(name, options, shards, runs))
+    report: dict[str, Any] = {
+        "config": options.config,
+        "machine": _device(),
+        "timed_steps": options.steps,
+        "subjects": {name: _summary(each) for name, each in found.items() if each},
+    }
+    speed = {name: each["steps_per_second"] for name, each in report["subjects"].items()}
+    ratios = {
+        "trainer_overhead": 1 - speed["memory"] / speed["bare"],
+        "stream": speed["stream"] / speed["memory"],
+        "ddp": speed["ddp"] / speed["apart"],
+    }
+    if "compiled" in speed:
+        ratios["compiled"] = speed["compiled"] / speed["bare"]
+    report["ratios"] = ratios
+    report["step"] = {
+        "gflop": flops / 1e9,
+        "frames_per_second": speed["memory"] * batch_size * num_frames,
+        "gflop_per_second": speed["memory"] * flops / 1e9,
+    }
+    return report
+
+
+# --- Runs, each in a process of its own --------------------------------------------------------
+
+
+def _run(
+    name: str, options: TrainBench, shards: str, runs: Path, threads: int | None = None
+) -> dict[str, float]:
+    """One turn of a subject."""
+    return _finish(_start(name, options, shards, runs, threads), runs)
+
+
+def _start(
+    name: str, options: TrainBench, shards: str, runs: Path, threads: int | None = None
+) -> subprocess.Popen[str]:
+    runs.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ, **{TIMES_FILE: str(runs / "times.json")})
+    environment.setdefault("GOMP_SPINCOUNT", "10000")  # as the command sets it
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    arguments = (name, "--config", options.config, "--steps", str(options.steps))
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "worldmodel.training_bench", *arguments),
+            *("--shards", shards, "--runs", str(runs)),
+        ],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def _finish(process: subprocess.Popen[str], runs: Path) -> dict[str, float]:
+    out, _ = process.communicate()
+    if process.returncode:
+        last = (out.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"a run of the benchmark failed: {last}")
+    return json.loads((runs / "times.json").read_text(encoding="utf-8"))
+
+
+def _scaling(
+    options: TrainBench, shards: str, runs: Path
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Connected processes beside as many that know nothing of one another, one after the other.
+
+    On a CPU two, with half of the threads each; all GPUs beside one of them.
+    """
+    if torch.cuda.is_available():
+        together = _run("ddp", options, shards, runs / "ddp")
+        return together, _run("memory", options, shards, runs / "apart")
+    threads = max(1, torch.get_num_threads() // 2)
+    together = _run("ddp", options, shards, runs / "ddp", 2 * threads)
+    folders = [runs / f"apart{number}" for number in range(2)]
+    alone = [_start("memory", options, shards, folder, threads) for folder in folders]
+    found = [_finish(each, folder) for each, folder in zip(alone, folders, strict=True)]
+    speeds = [each["steps_per_second"] for each in found]
+    return together, {"steps_per_second": statistics.mean(speeds)}
+
+
+def _summary(turns: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    speeds = [turn["steps_per_second"] for turn in turns]
+    found = {
+        "steps_per_second": statistics.median(speeds),
+        "least": min(speeds),
+        "most": max(speeds),
+    }
+    waits = [turn["data_wait_share"] for turn in turns if "data_wait_share" in turn]
+    return found | ({"data_wait_share": statistics.median(waits)} if waits else {})
+
+
+def _small_set(folder: Path) -> str:
+    """Training shards of a small set, made for the benchmark."""
+    from worldmodel.world.generate import generate  # a renderer that is not needed otherwise
+
+    generate(folder / "set", num_clips=200, num_blocks=0, size=64, seed=0)
+    return f"{folder / 'set'}/train/clips-*.tar"
+
+
+def _device() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {**machine(), "torch": torch.__version__, **({"gpus": gpus} if gpus else {})}
+
+
+# --- What a measured process does --------------------------------------------------------------
+
+
+class Stopwatch(Callback):
+    """Times the steps after the first ones, and writes it to a file when they are done.
+
+    Args:
+        steps: how many are timed.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.begun = self.waited = 0.0
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        waited = float(getattr(trainer.train_dataloader, "waited_seconds", 0.0))
+        if trainer.global_step == WARM_UP:
+            self.begun, self.waited = now(pl_module.device), waited
+        elif trainer.global_step == WARM_UP + self.steps and trainer.is_global_zero:
+            seconds = now(pl_module.device) - self.begun
+            write_times(self.steps / seconds, (waited - self.waited) / seconds)
+
+
+def now(device: torch.device) -> float:
+    """Seconds, when the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def write_times(steps_per_second: float, data_wait_share: float | None = None) -> None:
+    """Leave what was measured for the process that asked."""
+    found = {"steps_per_second": steps_per_second}
+    if data_wait_share is not None:
+        found["data_wait_share"] = data_wait_share
+    Path(os.environ[TIMES_FILE]).write_text(json.dumps(found), encoding="utf-8")
+
+
+class MemoryBatches(Dataset[ClipBatch]):
+    """The same few batches over and over, as a dataset of which each item is a batch."""
+
+    def __init__(self, batches: Sequence[ClipBatch], count: int) -> None:
+        self.batches, self.count = batches, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> ClipBatch:
+        return self.batches[number % len(self.batches)]
+
+
+def take_batches(datamodule: ClipDataModule, count: int) -> list[ClipBatch]:
+    """The first batches of the stream."""
+    datamodule.setup("fit")
+    stream: Iterator[ClipBatch] = iter(datamodule.train_dataloader())
+    return [next(stream) for _ in range(count)]
+
+
+def run_bare(config: dict[str, Any], steps: int, compiled: bool) -> None:
+    """A training loop of the fewest lines, over the same model, batches and optimizer."""
+    task, datamodule = build(config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batches = take_batches(datamodule, BATCHES)
+    task = task.to(device).train()
+    task._seed_of_rank = lambda: 0  # type: ignore[method-assign]  # it has no trainer
+    if compiled:
+        compile_parts(task.hierarchy)
+    optimizer = build_optimizer(task, task.optim)
+    schedule = build_schedule(optimizer, task.optim, WARM_UP + steps)
+    half = str(config["trainer"].get("precision", "32")).startswith("bf16")
+    most = config["trainer"].get("gradient_clip_val")
+    begun = 0.0
+    for step in range(WARM_UP + steps):
+        if step == WARM_UP:
+            begun = now(device)
+        batch = batches[step % BATCHES].to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+            losses, _ = task.objective(batch)
+            loss = task.total(losses)
+        optimizer.zero_grad()
+        loss.backward()
+        if most:
+            clip_grad_norm_(task.parameters(), most)
+        optimizer.step()
+        schedule.step()
+    write_times(steps / (now(device) - begun))
+
+
+def run_trainer(config_file: Path, name: str, steps: int, shards: str, runs: Path) -> None:
+    """`worldmodel fit`, with a stopwatch beside its own callbacks."""
+    from worldmodel.training import TrainCLI
+
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    devices = {"ddp": -1 if torch.cuda.is_available() else 2}.get(name, 1)
+    workers = config["data"].get("num_workers", 0)
+    arguments = [
+        *("fit", "--config", str(config_file), "--data.shards", shards),
+        *("--trainer.default_root_dir", str(runs), "--trainer.limit_val_batches", "0"),
+        *("--trainer.max_steps", str(WARM_UP + steps), "--trainer.devices", str(devices)),
+        *("--trainer.callbacks+", f"{__name__}.Stopwatch", "--trainer.callbacks.steps", str(steps)),
+        *("--trainer.enable_progress_bar", "true", "--trainer.num_sanity_val_steps", "0"),
+        *("--data.num_workers", str(max(1, workers) if name == "workers" else workers)),
+    ]
+    if devices != 1:
+        arguments += ["--trainer.strategy", "ddp"]
+    if name in ("memory", "ddp"):
+        plain = ClipDataModule.train_dataloader
+
+        def from_memory(self: ClipDataModule) -> DataLoader[ClipBatch]:
+            stream = iter(plain(self))
+            batches = [next(stream) for _ in range(BATCHES)]
+            return DataLoader(MemoryBatches(batches, 10**6), batch_size=None)
+
+        ClipDataModule.train_dataloader = from_memory  # type: ignore[assignment]
+    TrainCLI(arguments)
+
+
+def build(config: dict[str, Any]) -> tuple[WorldModelTask, ClipDataModule]:
+    """The task and the data module that a configuration names.
+
+    Raises:
+        InputError: it names something else.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(WorldModelTask, "model")
+    parser.add_class_arguments(ClipDataModule, "data")
+    parts: dict[str, Any] = {name: config[name] for name in ("model", "data") if name in config}
+    try:
+        built = parser.instantiate_classes(parser.parse_object(parts))
+    except ArgumentError as error:
+        raise InputError(f"the configuration cannot be used: {error}") from error
+    return built.model, built.data
+
+
+def _shape(config: Path) -> tuple[int, int, int]:
+    """Clips of a batch, frames of a clip, operations of a step."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {config}: {error.strerror or error}") from error
+    task, datamodule = build(content)
+    batch_size, num_frames = datamodule.batch_size, datamodule.num_frames
+    return batch_size, num_frames, count_step(task, batch_size, num_frames).flops
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One measured run; what `bench_train` starts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=("bare", "compiled", "memory", "stream", "workers", "ddp"))
+    for name, kind in (("config", Path), ("steps", int), ("shards", str), ("runs", Path)):
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    asked = parser.parse_args(arguments)
+    keep_freed_memory()
+    if asked.name in ("bare", "compiled"):
+        config = yaml.safe_load(asked.config.read_text(encoding="utf-8"))
+        config["data"]["shards"] = asked.shards
+        run_bare(config, asked.steps, asked.name == "compiled")
+    else:
+        run_trainer(asked.config, asked.name, asked.steps, asked.shards, asked.runs)
+    return 0
+
+
+def bench_table(report: Mapping[str, Any]) -> str:
+    """The figures for people."""
+    lines = [f"{report['config']} on {report['machine']['cpu']}, {report['timed_steps']} steps", ""]
+    lines += ["| | steps/s | least to most | waits for clips |", "|---|---|---|---|"]
+    for name, each in report["subjects"].items():
+        waits = f"{each['data_wait_share']:.1%}" if "data_wait_share" in each else ""
+        spread = f"{each['least']:.2f} to {each['most']:.2f}"
+        lines.append(f"| {SUBJECTS[name]} | {each['steps_per_second']:.2f} | {spread} | {waits} |")
+    ratios = report["ratios"]
+    lines += ["", f"our trainer takes {ratios['trainer_overhead']:.1%} more than the bare loop"]
+    lines.append(f"with the stream {ratios['stream']:.2f} of the speed from memory")
+    lines.append(f"two processes {ratios['ddp']:.2f} of two that are not connected")
+    if "compiled" in ratios:
+        lines.append(f"compiled {ratios['compiled']:.2f} times as fast")
+    step = report["step"]
+    lines.append(
+        f"a step: {step['gflop']:.1f} GFLOP; {step['frames_per_second']:.0f} frames/s, "
+        f"{step['gflop_per_second']:.0f} GFLOP/s"
+    )
+    return "\n".join(lines)
+
+
+SUBJECTS = {
+    "bare": "bare loop, clips in memory",
+    "memory": "worldmodel fit, clips in memory",
+    "stream": "worldmodel fit, the stream as configured",
+    "workers": "worldmodel fit, the stream with a worker",
+    "compiled": "bare loop, compiled",
+    "ddp": "two processes in DDP (all GPUs)",
+    "apart": "two processes apart (one GPU)",
+}
+
+
+if __name__ == "__main__":
+    # Under its own name, so that classes are found by it.
+    from worldmodel.training_bench import main as run
+
+    sys.exit(run())
