@@ -177,7 +177,7 @@ def test_validate__scores_a_checkpoint(shards, tmp_path, capsys):
 def test_configs__each_trains_two_steps(config, shards, tmp_path, capsys):
     args = [
         *("fit", "--config", str(config), "--data.shards", f"{shards}/*.tar"),
-        *("--data.batch_size", "1", "--data.num_workers", "0", "--data.num_frames", "16"),
+        *("--data.batch_size", "1", "--data.num_workers", "0", "--data.num_frames", "20"),
         *("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
         *("--trainer.default_root_dir", str(tmp_path), "--data.fps", "16"),
     ]
