@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from worldmodel.cli import main
+from worldmodel.cost import count_step
 from worldmodel.models.checkpoint import load_model
 from worldmodel.runs import RUN_FOLDER
 from worldmodel.task import WorldModelTask
+from worldmodel.training_bench import build
 
-# A study is no configuration of a training.
+# A study is no configuration of a training, and `large` takes more memory than there may be.
 CONFIGS = sorted(
     path
     for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")
-    if path.stem != "ablation"
+    if path.stem not in ("ablation", "large")
 )
+LARGE = Path(__file__).parents[1] / "configs" / "large.yaml"
 SMALL = str(Path(__file__).parent / "conf" / "small.yaml")
 
 
@@ -68,6 +72,16 @@ def test_fit__same_seed_same_weights(shards, tmp_path):
     fit(shards, tmp_path / "c", "--seed_everything", "5")
     c = weights(next((tmp_path / "c").rglob("last.ckpt")))
     assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_fit__keeps_as_many_checkpoints_as_it_is_told(shards, tmp_path):
+    args = ("--checkpoint.every_n_train_steps", "2", "--checkpoint.keep", "2", "--best.keep", "2")
+    more = ("--checkpoint.asynchronous", "true", "--trainer.val_check_interval", "2")
+    assert fit(shards, tmp_path, *args, *more) == 0
+    names = {path.name for path in tmp_path.rglob("*.ckpt")}
+    assert {"last.ckpt", "step-00000004.ckpt", "step-00000006.ckpt"} <= names
+    assert sum(name.startswith("best-0000000") for name in names) == 2 and len(names) == 5
+    assert torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["global_step"] == 6
 
 
 def test_fit__says_what_it_needs_and_logs_how_fast_it_is(shards, tmp_path, capsys):
@@ -185,6 +199,38 @@ def test_configs__each_trains_two_steps(config, shards, tmp_path, capsys):
     last = next(tmp_path.rglob("last.ckpt"))
     assert last.parents[2].name == config.stem
     assert torch.load(last, weights_only=True)["global_step"] == 2
+
+
+def test_configs__large_can_be_built_and_fits_its_devices():
+    config = yaml.safe_load(LARGE.read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        task, datamodule = build(config)
+    assert datamodule.num_frames >= task.hierarchy.min_frames
+    cost = count_step(task, datamodule.batch_size, datamodule.num_frames)
+    assert 2.5e8 < cost.weights < 3.5e8
+    assert cost.kept_bytes + cost.state_bytes < 80e9
+
+
+@pytest.mark.slow
+def test_fit__compiled_learns_the_same(shards, tmp_path):
+    ends = []
+    for compiled in ("false", "true"):
+        root = tmp_path / compiled
+        command = [
+            *(sys.executable, "-m", "worldmodel", "fit", "--config", SMALL),
+            *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(root)),
+            *("--trainer.limit_val_batches", "0", "--model.compute.compile", compiled),
+        ]
+        environment = {name: value for name, value in os.environ.items() if name != RUN_FOLDER}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        ends.append(weights(next(root.rglob("last.ckpt"))))
+    plain, compiled_weights = ends
+    assert plain.keys() == compiled_weights.keys()
+    for name, expected in plain.items():
+        # Biases before a normalisation have no gradient but rounding, which AdamW makes steps of.
+        if not name.endswith(("stem.0.bias", "stem.3.bias", "qkv.bias")):
+            torch.testing.assert_close(compiled_weights[name], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_fit__two_processes_on_uneven_shards(shards, tmp_path):

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from worldmodel.callbacks import (
     AtomicCheckpointIO,
@@ -32,9 +34,9 @@ class TrainCLI(LightningCLI):
     """Trains `WorldModelTask` on `ClipDataModule`.
 
     Beside Lightning's own options: `--name` (the run's files go to `runs/<name>/<version>/`),
-    `--checkpoint.every_n_train_steps`, and two words for `--ckpt_path`: `last` goes on with the
-    newest run of that name, `unfinished` too, but only if it was cut short; both start afresh where
-    there is nothing to go on with.
+    `--checkpoint.…` and `--best.…` (what is kept), and two words for `--ckpt_path`: `last` goes on
+    with the newest run of that name, `unfinished` too, but only if it was cut short; both start
+    afresh where there is nothing to go on with.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
@@ -62,7 +64,6 @@ class TrainCLI(LightningCLI):
                 "use_distributed_sampler": False,
                 "log_every_n_steps": 10,
                 "callbacks": [
-                    BestCheckpoint(),
                     EndTogether(),
                     LevelMonitor(),
                     Preflight(),
@@ -82,6 +83,7 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="of the run, and its folder")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "best")
 
     def before_instantiate_classes(self) -> None:
         config = self.config[str(self.subcommand)]
@@ -122,7 +124,10 @@ class TrainCLI(LightningCLI):
             chosen = self._get(self.config_init, "trainer").callbacks or []
             chosen = chosen if isinstance(chosen, list) else [chosen]
             kwargs["callbacks"] = [*chosen, RunProgressBar(refresh_rate=10)]
-        kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
+        writer: CheckpointIO = AtomicCheckpointIO(config.checkpoint.keep)
+        if config.checkpoint.asynchronous:
+            writer = AsyncCheckpointIO(writer)
+        kwargs["plugins"] = [*(config.trainer.plugins or []), writer]
         return super().instantiate_trainer(**kwargs)
 
 

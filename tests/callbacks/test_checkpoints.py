@@ -1,7 +1,22 @@
+import errno
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import pytest
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
-from worldmodel.callbacks import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from worldmodel.callbacks import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
+    checkpoints,
+)
+from worldmodel.errors import InputError
 
 
 def test_atomic_io__a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -12,6 +27,70 @@ def test_atomic_io__a_write_that_fails_leaves_the_old_file(tmp_path):
         AtomicCheckpointIO().save_checkpoint({"a": lambda: None}, path)
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_atomic_io__a_full_disk_is_said_and_what_was_there_stays(
+    tmp_path, monkeypatch, asynchronous
+):
+    path = tmp_path / "last.ckpt"
+    plain = AtomicCheckpointIO()
+    plain.save_checkpoint({"a": torch.ones(2)}, path)
+    old = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    writer = AsyncCheckpointIO(plain) if asynchronous else plain
+    with pytest.raises(
+        InputError, match=r"No space left on device; .*last\.ckpt of before is whole"
+    ):
+        writer.save_checkpoint({"a": torch.zeros(2)}, path)
+        writer.teardown()
+    assert path.read_bytes() == old
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_atomic_io__torchs_own_writer_on_a_device_that_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        TorchCheckpointIO, "save_checkpoint", lambda *_: torch.save({}, "/dev/full")
+    )
+    monkeypatch.setattr(
+        checkpoints.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000)
+    )
+    with pytest.raises(InputError, match=r"No space left on device \(1 MB are free\)\. Make room"):
+        AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_atomic_io__a_folder_that_cannot_be_written_to(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(InputError, match=r"cannot write the checkpoint .*: Not a directory\. Make"):
+        AtomicCheckpointIO().save_checkpoint({}, file / "last.ckpt")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_atomic_io__the_last_few_stay(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError("not on this disk")))
+    writer = AtomicCheckpointIO(keep=2)
+    for step in (5, 10, 15):
+        writer.save_checkpoint({"global_step": step}, tmp_path / "last.ckpt")
+        writer.save_checkpoint({"global_step": step}, tmp_path / "best.ckpt")
+        time.sleep(0.02)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["best.ckpt", "last.ckpt", "step-00000010.ckpt", "step-00000015.ckpt"]
+    assert torch.load(tmp_path / "step-00000010.ckpt")["global_step"] == 10
+
+
+def test_checkpoints__how_many_stay():
+    assert BestCheckpoint(keep=3).filename == "best-{step:08d}"
+    for kind, name in ((LastCheckpoint, "checkpoint"), (BestCheckpoint, "best")):
+        with pytest.raises(InputError, match=rf"{name}\.keep must be at least 1, got 0"):
+            kind(keep=0)
 
 
 def test_checkpoints__one_file_each_under_a_stable_key():

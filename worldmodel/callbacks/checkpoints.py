@@ -1,12 +1,19 @@
 """When checkpoints are written, and how: whole or not at all."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from worldmodel.errors import InputError
+
+# Bytes; a disk with fewer that could not be written to was full.
+NEARLY_FULL = 1e8
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -15,9 +22,24 @@ class LastCheckpoint(ModelCheckpoint):
     Args:
         every_n_train_steps: optimizer steps between two writes.
         dirpath: folder; `checkpoints/` in the run's folder if not given.
+        keep: how many of the last ones stay; those before `last.ckpt` as `step-{step}.ckpt`.
+        asynchronous: write while the training goes on, from a copy of everything in memory; a run
+            that is killed meanwhile goes on from the one before.
+
+    Raises:
+        InputError: `keep` is below 1.
     """
 
-    def __init__(self, every_n_train_steps: int = 100, dirpath: str | None = None) -> None:
+    def __init__(
+        self,
+        every_n_train_steps: int = 100,
+        dirpath: str | None = None,
+        keep: int = 1,
+        asynchronous: bool = False,
+    ) -> None:
+        if keep < 1:
+            raise InputError(f"checkpoint.keep must be at least 1, got {keep}")
+        self.keep, self.asynchronous = keep, asynchronous
         super().__init__(
             dirpath=dirpath,
             filename="last",
@@ -56,15 +78,24 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`: the lowest mean longest-horizon skill ratio on validation."""
+    """Keeps `best.ckpt`: the lowest mean longest-horizon skill ratio on validation.
 
-    def __init__(self, dirpath: str | None = None) -> None:
+    Args:
+        keep: how many of the best stay; more than one are called `best-{step}.ckpt`.
+
+    Raises:
+        InputError: `keep` is below 1.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        if keep < 1:
+            raise InputError(f"best.keep must be at least 1, got {keep}")
         super().__init__(
-            dirpath=dirpath,
-            filename="best",
+            filename="best" if keep == 1 else "best-{step:08d}",
+            auto_insert_metric_name=False,
             monitor="val/skill_ratio",
             mode="min",
-            save_top_k=1,
+            save_top_k=keep,
             enable_version_counter=False,
         )
 
@@ -74,12 +105,49 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all: to a file beside it, which then takes its name."""
+    """Writes a checkpoint whole or not at all: to a file beside it, which then takes its name.
+
+    Args:
+        keep: how many `last.ckpt` stay; earlier ones as `step-{step}.ckpt`.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        self.keep = keep
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
+        """Write it.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written to. What was there before
+                stays.
+        """
         path = Path(path)
+        try:
+            self._write(checkpoint, path, storage_options)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+            there = f"; {path} of before is whole" if path.is_file() else ""
+            raise InputError(
+                f"cannot write the checkpoint {path}: {_reason(error, path)}{there}. Make room, or "
+                "choose another trainer.default_root_dir"
+            ) from error
+        if self.keep > 1 and path.name == "last.ckpt":
+            self._keep(path, int(checkpoint["global_step"]))
+
+    def _keep(self, path: Path, step: int) -> None:
+        """Give what was just written a name that stays, and let go of the oldest."""
+        kept = path.with_name(f"step-{step:08d}.ckpt")
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(path, kept)  # the same bytes under two names: no more room, no time
+        except OSError:  # a disk that cannot do it
+            shutil.copyfile(path, kept)
+        written = sorted(path.parent.glob("step-*.ckpt"), key=lambda file: file.stat().st_mtime)
+        for old in written[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def _write(self, checkpoint: dict[str, Any], path: Path, storage_options: Any | None) -> None:
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a run that was killed
             leftover.unlink(missing_ok=True)
@@ -91,3 +159,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException, path: Path) -> str:
+    """Why a file could not be written; torch's writer does not say when the disk was full."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    free = shutil.disk_usage(path.parent).free
+    if free < NEARLY_FULL:
+        return f"{os.strerror(errno.ENOSPC)} ({free / 1e6:.0f} MB are free)"
+    return str(error)
