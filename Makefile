@@ -118,7 +118,7 @@ test-all: $(INSTALLED) ## the long proofs too, on a Ray cluster of this machine 
 	@$(TEST)
 
 .PHONY: bench
-bench: $(INSTALLED) ## speed against others in the same run  [BENCH=generate|loader] [OUT=file.json]
+bench: $(INSTALLED) ## speed against others in the same run  [BENCH=generate|loader|train|plan] [OUT=file.json]
 	@$(WORLDMODEL) bench $(or $(BENCH),generate) $(if $(OUT),--out $(OUT))
 
 .PHONY: ablation

@@ -273,7 +273,7 @@ def verify(config: Namespace) -> None:
 def bench_arguments(parser: ArgumentParser) -> None:
     """Measure speed, as ratios against references in the same run."""
     parser.add_argument(
-        "what", type=Literal["generate", "loader", "train"], help="what is measured"
+        "what", type=Literal["generate", "loader", "train", "plan"], help="what is measured"
     )
     parser.add_argument("--out", type=str, default=None, help="JSON file of all figures")
     parser.add_argument("--num_clips", type=int, default=48, help="generate: per size and version")
@@ -305,6 +305,11 @@ def bench(config: Namespace) -> None:
         )
         report = training_bench.bench_train(options)
         table = training_bench.bench_table(report)
+    elif config.what == "plan":
+        from worldmodel.data import plan_bench
+
+        report = plan_bench.bench_plan(plan_bench.PlanBench())
+        table = plan_bench.bench_table(report)
     else:
         from worldmodel.world import bench
 
