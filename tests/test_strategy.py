@@ -55,3 +55,41 @@ def test_fsdp2__its_checkpoint_is_like_any_other(shards, sharded):
     assert len(moments) == sum(1 for _ in load_model(checkpoint).network.parameters())
     last = fit(shards, sharded, 10, "--data.batch_size", "4", "--ckpt_path", "last")
     assert last["global_step"] == 10
+
+
+HASHES = """
+import hashlib
+import sys
+from pathlib import Path
+
+from worldmodel.cli import main
+from worldmodel.task import WorldModelTask
+
+
+def note(self, *_):
+    digest = hashlib.sha256()
+    for parameter in self.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    with (Path(sys.argv[0]).parent / f"rank{self.global_rank}").open("a") as file:
+        file.write(digest.hexdigest() + "\\n")
+
+
+WorldModelTask.on_train_batch_end = note
+sys.exit(main())
+"""
+
+
+def test_ddp__all_ranks_have_the_same_weights_to_the_bit_after_each_of_50_steps(shards, tmp_path):
+    script = tmp_path / "hashes.py"
+    script.write_text(HASHES)
+    command = [
+        *(sys.executable, str(script), "fit", "--config", SMALL),
+        *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(tmp_path)),
+        *("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1"),
+        *("--trainer.max_steps", "50", "--trainer.devices", "2", "--trainer.strategy", "ddp"),
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != RUN_FOLDER}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = ((tmp_path / f"rank{rank}").read_text().splitlines() for rank in (0, 1))
+    assert len(set(first)) == 50 and first == second
