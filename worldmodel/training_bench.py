@@ -292,11 +292,11 @@ def run_bare(config: dict[str, Any], steps: int, compiled: bool) -> None:
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
             losses, _ = task.objective(batch)
             loss = task.total(losses)
-        optimizer.zero_grad()
         loss.backward()
         if most:
             clip_grad_norm_(task.parameters(), most)
         optimizer.step()
+        optimizer.zero_grad()
         schedule.step()
     write_times(steps / (now(device) - begun))
 

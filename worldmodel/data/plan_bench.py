@@ -95,7 +95,7 @@ def bench_plan(options: PlanBench) -> dict[str, Any]:
         "options": vars(options),
         "machine": machine(),
         "index": {"megabytes": index / 1e6, "read_seconds": read_seconds},
-        "ranks": {name: _range([each[name] for each in found]) for name in found[0]},
+        "ranks": {name: _range([float(each[name]) for each in found]) for name in found[0]},
         "repeated": int(len(samples) - len(np.unique(samples))),
     }
 

@@ -1,0 +1,58 @@
+"""The benchmark of training: its arithmetic, and one whole run of it."""
+
+from pathlib import Path
+
+import pytest
+
+from worldmodel import training_bench
+from worldmodel.errors import InputError
+from worldmodel.training_bench import TrainBench, bench_table, bench_train
+
+SMALL = str(Path(__file__).parent / "conf" / "small.yaml")
+SPEEDS = {"bare": 4.0, "memory": 3.9, "stream": 3.0, "workers": 3.6, "compiled": 5.0}
+
+
+def test_bench__ratios_are_of_medians(monkeypatch, shards):
+    turns = iter(range(100))
+
+    def run(name, options, shards, runs):
+        found = {"steps_per_second": SPEEDS[name] * (1, 1, 7)[next(turns) // 5 % 3]}
+        return found | ({"data_wait_share": 0.1} if name in ("stream", "workers") else {})
+
+    monkeypatch.setattr(training_bench, "_run", run)
+    monkeypatch.setattr(
+        training_bench,
+        "_scaling",
+        lambda *_: ({"steps_per_second": 1.8}, {"steps_per_second": 2.0}),
+    )
+    report = bench_train(TrainBench(config=SMALL, shards=str(shards), rounds=3, compiled=True))
+    assert report["subjects"]["stream"] == {
+        "steps_per_second": 3.0,
+        "least": 3.0,
+        "most": 21.0,
+        "data_wait_share": 0.1,
+    }
+    assert report["ratios"] == pytest.approx(
+        {"trainer_overhead": 0.025, "stream": 3 / 3.9, "ddp": 0.9, "compiled": 1.25}
+    )
+    assert report["step"]["frames_per_second"] == pytest.approx(3.9 * 2 * 12)
+    table = bench_table(report)
+    assert "| worldmodel fit, the stream as configured | 3.00 | 3.00 to 21.00 | 10.0% |" in table
+    assert "our trainer takes 2.5% more" in table and "compiled 1.25 times as fast" in table
+
+
+@pytest.mark.slow
+def test_bench__measures_real_runs(shards):
+    report = bench_train(TrainBench(config=SMALL, shards=f"{shards}/*.tar", rounds=1, steps=10))
+    assert set(report["subjects"]) == {"bare", "memory", "stream", "workers", "ddp", "apart"}
+    assert all(each["steps_per_second"] > 0 for each in report["subjects"].values())
+    assert 0 < report["subjects"]["stream"]["data_wait_share"] < 1
+
+
+def test_bench__says_what_is_wrong(shards, tmp_path):
+    with pytest.raises(InputError, match="at least 10 steps and one round"):
+        TrainBench(steps=5)
+    with pytest.raises(InputError, match=r"cannot read .*none\.yaml"):
+        bench_train(TrainBench(config=str(tmp_path / "none.yaml")))
+    with pytest.raises(InputError, match=r"a run of the benchmark failed: .*no such"):
+        bench_train(TrainBench(config=SMALL, shards=str(tmp_path / "no such")))
