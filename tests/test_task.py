@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from worldmodel.compute import ComputeConfig
 from worldmodel.losses.regularizers import VICReg
 from worldmodel.models.target import MovingAverage
 from worldmodel.task import WorldModelTask
@@ -89,3 +90,24 @@ def test_moving_average__is_in_the_state_but_not_trained(encoder_config, level_c
     averaged = [name for name in task.state_dict() if name.startswith("target.encoders")]
     assert averaged
     assert not any(p.requires_grad for p in task.target.parameters())
+
+
+@pytest.mark.parametrize("top_down", [False, True])
+def test_activation_checkpointing__changes_no_gradient(
+    encoder_config, level_configs, clip, top_down
+):
+    gradients = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        task = WorldModelTask(
+            level_configs,
+            encoder_config,
+            top_down=top_down,
+            compute=ComputeConfig(activation_checkpointing=again),
+        )
+        task.hierarchy.reset_heads()
+        losses, _ = task.objective(clip)
+        task.total(losses).backward()
+        gradients.append([parameter.grad for parameter in task.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)

@@ -1,6 +1,7 @@
 """Training through the command line, as a person types it."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -173,6 +174,9 @@ def test_fit__unfinished_goes_on_only_with_what_was_cut_short(
         monkeypatch.delenv(RUN_FOLDER)
     more = ("--trainer.max_steps", "7", "--ckpt_path", "unfinished")
     assert fit(shards, tmp_path, *more) == 0
+    starts = (tmp_path / "runs/small/version_1/starts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in starts] == [0, 6]
+    assert json.loads(starts[1])["hardware"]["cores"] >= 1
     assert "version_1/checkpoints/last.ckpt at step 6" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "runs/small").iterdir()) == ["version_0", "version_1"]
     # What was logged before is still there.

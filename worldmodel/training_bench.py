@@ -27,7 +27,7 @@ from worldmodel.clips import ClipBatch
 from worldmodel.compute import compile_parts
 from worldmodel.cost import count_step
 from worldmodel.data.datamodule import ClipDataModule
-from worldmodel.data.loader_bench.footage import machine
+from worldmodel.environment import machine
 from worldmodel.errors import InputError
 from worldmodel.memory import keep_freed_memory
 from worldmodel.optim import build_optimizer, build_schedule
@@ -103,7 +103,7 @@ def bench_train(options: TrainBench) -> dict[str, Any]:
                     found[name].append(_run(name, options, shards, runs))
     report: dict[str, Any] = {
         "config": options.config,
-        "machine": _device(),
+        "machine": {**machine(), "torch": torch.__version__},
         "timed_steps": options.steps,
         "subjects": {name: _summary(each) for name, each in found.items() if each},
     }
@@ -199,11 +199,6 @@ def _small_set(folder: Path) -> str:
 
     generate(folder / "set", num_clips=200, num_blocks=0, size=64, seed=0)
     return f"{folder / 'set'}/train/clips-*.tar"
-
-
-def _device() -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {**machine(), "torch": torch.__version__, **({"gpus": gpus} if gpus else {})}
 
 
 # --- What a measured process does --------------------------------------------------------------

@@ -33,8 +33,8 @@ from worldmodel.ablation.study import (
 )
 from worldmodel.ablation.table import write_tables
 from worldmodel.data.index import index_sha256, read_index
+from worldmodel.environment import git_commit
 from worldmodel.errors import InputError
-from worldmodel.evaluation.provenance import git_commit
 
 POLL_SECONDS = 0.2
 # A training that is asked to stop first writes its checkpoint.

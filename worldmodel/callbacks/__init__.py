@@ -5,6 +5,7 @@ from worldmodel.callbacks.levels import LevelMonitor
 from worldmodel.callbacks.preflight import Preflight
 from worldmodel.callbacks.processes import ThreadsPerProcess
 from worldmodel.callbacks.progress import RunProgressBar
+from worldmodel.callbacks.record import RunRecord
 from worldmodel.callbacks.spikes import SpikeWatch
 from worldmodel.callbacks.stopping import EndTogether, StopOnSignal, is_lost_peer
 from worldmodel.callbacks.throughput import Throughput
@@ -17,6 +18,7 @@ __all__ = [
     "LevelMonitor",
     "Preflight",
     "RunProgressBar",
+    "RunRecord",
     "SpikeWatch",
     "StopOnSignal",
     "ThreadsPerProcess",

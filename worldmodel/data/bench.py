@@ -21,7 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from worldmodel.data.loader_bench.footage import machine
 from worldmodel.data.loader_bench.material import (
     ACCESSES,
     MAX_JOBS,
@@ -31,6 +30,7 @@ from worldmodel.data.loader_bench.material import (
     make_videos,
 )
 from worldmodel.data.loader_bench.process import AbsentError, Subject, pythons
+from worldmodel.environment import machine
 from worldmodel.errors import InputError
 
 OURS = "planned"

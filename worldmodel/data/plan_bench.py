@@ -20,8 +20,8 @@ import numpy as np
 from worldmodel.data import order
 from worldmodel.data.catalog import MAX_KEPT_SAMPLES, Catalog, Shard
 from worldmodel.data.index import FORMAT_VERSION, INDEX_NAME, read_index
-from worldmodel.data.loader_bench.footage import machine
 from worldmodel.data.order import Mixture, SetOrder, StreamSampler, fitting_window
+from worldmodel.environment import machine
 from worldmodel.errors import InputError
 
 

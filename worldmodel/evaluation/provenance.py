@@ -1,27 +1,14 @@
 """Where a report comes from: which model, which set, which code."""
 
-import subprocess
 from collections.abc import Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import worldmodel
+from worldmodel.environment import describe_environment
 from worldmodel.models.checkpoint import LoadedModel
 
 # Index hash of the default set as first generated (x86-64, the pinned renderer). Another CPU may
 # round rays differently; the report says so instead of comparing unlike with like.
 REFERENCE_INDEX_SHA256 = "91add0d91948d78dd5d156573d1453f109265fcd1e1c0a4b32d5a16ddea92078"
-PACKAGES = (
-    "torch",
-    "lightning",
-    "numpy",
-    "av",
-    "mujoco-core",
-    "numba",
-    "torchmetrics",
-    "matplotlib",
-)
 
 
 def describe(model: LoadedModel, index: str, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -33,9 +20,7 @@ def describe(model: LoadedModel, index: str, counts: Mapping[str, int]) -> dict[
         counts: `num_{split}_clips` and `num_{split}_blocks`.
     """
     return {
-        "version": worldmodel.__version__,
-        "git_commit": git_commit(),
-        "packages": {name: package_version(name) for name in PACKAGES},
+        **describe_environment(),
         **describe_model(model),
         "data": {
             "index_sha256": index,
@@ -55,27 +40,3 @@ def describe_model(model: LoadedModel) -> dict[str, Any]:
         "global_step": model.global_step,
         "config": model.config,
     }
-
-
-def git_commit() -> str:
-    """Commit of the source tree this package lies in, or `unknown`."""
-    folder = Path(worldmodel.__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()
-
-
-def package_version(name: str) -> str:
-    """Installed version of a package, or `missing`."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"

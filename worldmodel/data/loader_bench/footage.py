@@ -7,7 +7,6 @@ another frame than the one it was asked for is found out, whichever way it scale
 import io
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
@@ -130,17 +129,3 @@ def windows(
     start = int(rng.integers(0, num_frames - span + 1))
     wanted = {start + stride * place for stride in strides for place in range(clip_frames)}
     return sorted(wanted)
-
-
-def machine() -> dict[str, Any]:
-    """Processor and cores of this machine."""
-    import os
-    import platform
-
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            name = next(line.split(":")[1].strip() for line in file if "model name" in line)
-    except (OSError, StopIteration):
-        pass
-    return {"cpu": name, "cores": os.cpu_count(), "python": platform.python_version()}

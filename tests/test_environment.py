@@ -1,11 +1,11 @@
-"""A report says where it comes from."""
+"""Reports and runs say what they were made with."""
 
 import re
 import subprocess
 
 import pytest
 
-from worldmodel.evaluation.provenance import git_commit, package_version
+from worldmodel.environment import git_commit, package_version
 
 
 def test_commit_is_that_of_the_source_tree_or_unknown() -> None:
@@ -23,3 +23,9 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_package_that_is_not_installed_is_missing() -> None:
     assert package_version("no-such-package-as-this") == "missing"
     assert package_version("torch")[0].isdigit()
+
+
+def test_environment_names_code_packages_and_hardware() -> None:
+    found = describe_environment()
+    assert found["packages"]["torch"] == package_version("torch")
+    assert found["hardware"]["cpu"] and found["hardware"]["cores"] >= 1
