@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from worldmodel.environment import git_commit, package_version
+from worldmodel.environment import describe_environment, git_commit, package_version
 
 
 def test_commit_is_that_of_the_source_tree_or_unknown() -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from worldmodel.callbacks.throughput import Throughput
 from worldmodel.cost import StepCost, count_step
 from worldmodel.errors import InputError
+from worldmodel.strategy import ShardedStrategy
 from worldmodel.task import WorldModelTask
 
 # What is kept for the backward pass under 16-bit autocast, in shares of what is kept in float32:
@@ -53,7 +54,9 @@ class Preflight(Callback):
         device = trainer.strategy.root_device
         half = trainer.precision.startswith(("bf16", "16"))
         kept = int(cost.kept_bytes * (KEPT_IN_HALF if half else 1))
-        needed, free = kept + cost.state_bytes, free_memory(device)
+        is_sharded = isinstance(trainer.strategy, ShardedStrategy)
+        state = cost.state_bytes // (trainer.world_size if is_sharded else 1)
+        needed, free = kept + state, free_memory(device)
         checkpoint = CHECKPOINT_BYTES_PER_WEIGHT * cost.weights
         folder = Path(trainer.checkpoint_callback.dirpath or ".")  # type: ignore[union-attr]
         disk = free_disk(folder)
@@ -69,7 +72,7 @@ class Preflight(Callback):
             + duration(steps, cost, trainer)
         )
         if free is not None and needed > TIGHT * free:
-            fitting = int((TIGHT * free - cost.state_bytes) / kept * batch_size)
+            fitting = int((TIGHT * free - state) / kept * batch_size)
             message = (
                 f"a step needs about {gigabytes(needed)} of memory, and {gigabytes(free)} are free "
                 f"on {device}; "
