@@ -48,6 +48,20 @@ def test_fsdp2__ends_where_ddp_does(shards, sharded, tmp_path):
             torch.testing.assert_close(parts["state_dict"][name], expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_fsdp2__with_a_moving_average_and_pixels(shards, tmp_path):
+    two = ("--trainer.devices", "2", "--model.target", "worldmodel.models.target.MovingAverage")
+    more = ("--model.prediction_loss", "worldmodel.losses.baselines.PixelPrediction")
+    ends = [
+        fit(shards, tmp_path / name, 8, *two, *more, "--trainer.strategy", name)["state_dict"]
+        for name in ("fsdp2", "ddp")
+    ]
+    assert any(name.startswith("target.encoders") for name in ends[0])
+    for name, expected in ends[1].items():
+        if not name.endswith(WITHOUT_GRADIENT):
+            torch.testing.assert_close(ends[0][name], expected, rtol=1e-3, atol=1e-5)
+
+
 def test_fsdp2__its_checkpoint_is_like_any_other(shards, sharded):
     checkpoint = next(sharded.rglob("last.ckpt"))
     assert load_model(checkpoint).global_step == 8

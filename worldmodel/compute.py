@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from worldmodel.models.encoder import FrameEncoder
+from worldmodel.models.encoder import FrameEncoder, StepEncoder
 from worldmodel.models.hierarchy import Hierarchy
 from worldmodel.models.predictor import Predictor
 
@@ -32,26 +32,30 @@ def compile_parts(hierarchy: Hierarchy) -> None:
         level.predictor.compile()
 
 
-def shard_parts(hierarchy: Hierarchy, others: Iterable[nn.Module], mesh: DeviceMesh) -> None:
+def shard_parts(models: Iterable[nn.Module], others: Iterable[nn.Module], mesh: DeviceMesh) -> None:
     """Leave to each process its part of the weights, gradients and moments (FSDP2).
 
     Each layer of encoders and predictors is gathered when it is its turn and let go of after it;
     what they have besides when they are. The numbers are those of DDP.
 
     Args:
-        hierarchy: in training.
+        models: with encoders and predictors: the hierarchy in training, and its target.
         others: modules with weights that are called as a whole, such as a decoder to pixels.
         mesh: the processes, in one dimension.
     """
-    for level in hierarchy.levels:
-        for part in (level.encoder, level.predictor):
+    parts = FrameEncoder | StepEncoder | Predictor
+    for model in models:
+        for part in [each for each in model.modules() if isinstance(each, parts)]:
             # FSDP knows no channels-last kernels; they are put in that order when they are used.
             part.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             for layer in _layers(part):
                 fully_shard(layer, mesh=mesh)
-            fully_shard(part, mesh=mesh)
-        for layer in level.predictor.over_time:
-            register_fsdp_forward_method(layer, "extend")
+            # A target's, which no backward pass lets go of, is let go of after the forward pass.
+            trains = any(each.requires_grad for each in part.parameters())
+            fully_shard(part, mesh=mesh, reshard_after_forward=None if trains else True)
+            if isinstance(part, Predictor):
+                for layer in part.over_time:
+                    register_fsdp_forward_method(layer, "extend")
     for module in others:
         if any(True for _ in module.parameters()):
             fully_shard(module, mesh=mesh)

@@ -86,8 +86,9 @@ class WorldModelTask(LightningModule):
         if self.compute_config.compile:
             compile_parts(self.hierarchy)
         if self.device_mesh is not None:
-            others = (*self.target.children(), self.prediction_loss, self.regularizers)
-            shard_parts(self.hierarchy, others, self.device_mesh["data_parallel"])
+            others = (self.prediction_loss, self.regularizers)
+            mesh = self.device_mesh["data_parallel"]
+            shard_parts((self.hierarchy, self.target), others, mesh)
 
     def objective(self, batch: ClipBatch) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
         """Losses of every level, and what they were computed from."""
