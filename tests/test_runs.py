@@ -94,6 +94,7 @@ def test_choose_run__a_disk_that_is_not_shared_is_named(tmp_path, monkeypatch):
         choose_run(tmp_path, None, 5)
 
 
+@pytest.mark.slow
 def test_torchrun__trains_in_one_folder_and_goes_on_there(shards, tmp_path):
     def run(steps: int) -> str:
         done = subprocess.run(

@@ -38,6 +38,7 @@ def sharded(shards, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_fsdp2__ends_where_ddp_does(shards, sharded, tmp_path):
     whole = fit(shards, tmp_path, 8, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     parts = torch.load(next(sharded.rglob("last.ckpt")), weights_only=True)
@@ -93,6 +94,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_ddp__all_ranks_have_the_same_weights_to_the_bit_after_each_of_50_steps(shards, tmp_path):
     script = tmp_path / "hashes.py"
     script.write_text(HASHES)

@@ -58,7 +58,9 @@ def running(group: int) -> list[str]:
     return [" ".join(row) for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_signal__saves_and_goes_on_to_the_weights_of_a_run_never_stopped(shards, tmp_path, number):
     args = ("--trainer.max_steps", "40", "--checkpoint.every_n_train_steps", "4")
     slow = "import time; from worldmodel.task import WorldModelTask as T; "
@@ -92,7 +94,7 @@ def test_signal__to_one_of_two_processes_stops_both(shards, tmp_path):
     assert checkpoint(tmp_path)["global_step"] % 10 == 0  # where they talk
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_failure__of_one_process_ends_all_with_its_error(shards, tmp_path, rank):
     fails = f"""
 import os
