@@ -112,7 +112,7 @@ test: $(INSTALLED) ## the tests, under 10 minutes
 	@$(TEST) -m 'not slow'
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## the long proofs too, on a Ray cluster of this machine as well; about 10 minutes
+test-all: $(INSTALLED) ## the long proofs too, on a Ray cluster of this machine as well; about 15 minutes
 	@$(PYTHON) -c 'import ray' 2>/dev/null || $(PYTHON) -m pip install --quiet \
 	  --disable-pip-version-check $(if $(filter none,$(VENV)),,--constraint constraints.txt) --editable '.[ray]'
 	@$(TEST)
