@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,8 @@ from worldmodel.losses.ranks import global_mean
 # What schedulers send before they take a machine away: SIGTERM from most, SIGUSR1 from SLURM's
 # `--signal`.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Which the process that failed has to say why.
+LAST_WORDS_SECONDS = 2.0
 
 
 class StopOnSignal(Callback):
@@ -109,6 +112,8 @@ class EndTogether(Callback):
         if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(
             exception, KeyboardInterrupt
         ):
+            if is_lost_peer(exception):
+                time.sleep(LAST_WORDS_SECONDS)
             launcher.kill(signal.SIGKILL)
 
 
