@@ -1,17 +1,13 @@
 """Weights that are shared out learn what whole ones do, and come back whole."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fit_process import TWO, finish, last_checkpoint, start
 
 from worldmodel.models.checkpoint import load_model
-from worldmodel.runs import RUN_FOLDER
 
-SMALL = str(Path(__file__).parent / "conf" / "small.yaml")
 # Their gradients are zero but for rounding, which AdamW makes steps of: what comes before a
 # normalisation of each channel, and what is added to all keys alike.
 WITHOUT_GRADIENT = ("stem.0.bias", "stem.3.bias", "qkv.bias")
@@ -19,16 +15,9 @@ WITHOUT_GRADIENT = ("stem.0.bias", "stem.3.bias", "qkv.bias")
 
 def fit(shards: Path, root: Path, steps: int, *more: str) -> dict:
     """Train in processes of its own; returns the checkpoint."""
-    command = [
-        *(sys.executable, "-m", "worldmodel", "fit", "--config", SMALL),
-        *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(root)),
-        *("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1"),
-        *("--trainer.max_steps", str(steps), "--checkpoint.every_n_train_steps", "4", *more),
-    ]
-    environment = {name: value for name, value in os.environ.items() if name != RUN_FOLDER}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return torch.load(next(root.rglob("last.ckpt")), weights_only=True)
+    often = ("--trainer.max_steps", str(steps), "--checkpoint.every_n_train_steps", "4")
+    finish(start(shards, root, *often, *more))
+    return last_checkpoint(root)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +30,7 @@ def sharded(shards, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_fsdp2__ends_where_ddp_does(shards, sharded, tmp_path):
     whole = fit(shards, tmp_path, 8, "--trainer.devices", "2", "--trainer.strategy", "ddp")
-    parts = torch.load(next(sharded.rglob("last.ckpt")), weights_only=True)
+    parts = last_checkpoint(sharded)
     assert parts["global_step"] == whole["global_step"] == 8
     assert parts["state_dict"].keys() == whole["state_dict"].keys()
     for name, expected in whole["state_dict"].items():
@@ -74,10 +63,7 @@ def test_fsdp2__its_checkpoint_is_like_any_other(shards, sharded):
 
 HASHES = """
 import hashlib
-import sys
 from pathlib import Path
-
-from worldmodel.cli import main
 from worldmodel.task import WorldModelTask
 
 
@@ -90,22 +76,11 @@ def note(self, *_):
 
 
 WorldModelTask.on_train_batch_end = note
-sys.exit(main())
 """
 
 
 @pytest.mark.slow
 def test_ddp__all_ranks_have_the_same_weights_to_the_bit_after_each_of_50_steps(shards, tmp_path):
-    script = tmp_path / "hashes.py"
-    script.write_text(HASHES)
-    command = [
-        *(sys.executable, str(script), "fit", "--config", SMALL),
-        *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(tmp_path)),
-        *("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1"),
-        *("--trainer.max_steps", "50", "--trainer.devices", "2", "--trainer.strategy", "ddp"),
-    ]
-    environment = {name: value for name, value in os.environ.items() if name != RUN_FOLDER}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    finish(start(shards, tmp_path, *TWO, "--trainer.max_steps", "50", program=HASHES))
     first, second = ((tmp_path / f"rank{rank}").read_text().splitlines() for rank in (0, 1))
     assert len(set(first)) == 50 and first == second

@@ -1,45 +1,15 @@
 """Runs that end before their time, as real processes."""
 
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from fit_process import TWO, finish, last_checkpoint, start
 
 from worldmodel.callbacks import is_lost_peer
-from worldmodel.runs import RUN_FOLDER
-
-SMALL = str(Path(__file__).parents[1] / "conf" / "small.yaml")
-
-
-def start(shards: Path, root: Path, *more: str, program: str = "") -> subprocess.Popen:
-    """`worldmodel fit` in a process of its own, after some lines that change what it does."""
-    root.mkdir(exist_ok=True)
-    script = root / "program.py"  # a file: the first process starts the others by its name
-    script.write_text(f"import sys\n{program}\nfrom worldmodel.cli import main; sys.exit(main())")
-    command = [
-        *(sys.executable, str(script), "fit", "--config", SMALL),
-        *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(root)),
-        *("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1", *more),
-    ]
-    environment = {name: value for name, value in os.environ.items() if name != RUN_FOLDER}
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-
-
-def checkpoint(root: Path) -> dict:
-    return torch.load(next(root.rglob("last.ckpt")), weights_only=True)
 
 
 def wait_for(condition, seconds: float = 90.0) -> None:
@@ -70,28 +40,25 @@ def test_signal__saves_and_goes_on_to_the_weights_of_a_run_never_stopped(shards,
     cut.send_signal(number)
     out, _ = cut.communicate(timeout=60)
     assert cut.returncode == 128 + number, out
-    stopped_at = checkpoint(tmp_path / "cut")["global_step"]
+    stopped_at = last_checkpoint(tmp_path / "cut")["global_step"]
     assert f"stopped by {number.name} at step {stopped_at}" in out and "Traceback" not in out
     assert 4 <= stopped_at < 40
     again = start(shards, tmp_path / "cut", *args, "--ckpt_path", "unfinished")
-    out, _ = again.communicate(timeout=90)
-    assert again.returncode == 0 and f"at step {stopped_at}" in out, out
-    whole = start(shards, tmp_path / "whole", *args)
-    assert whole.communicate(timeout=90) and whole.returncode == 0
-    a, b = (checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "cut"))
+    assert f"at step {stopped_at}" in finish(again)
+    finish(start(shards, tmp_path / "whole", *args))
+    a, b = (last_checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "cut"))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_signal__to_one_of_two_processes_stops_both(shards, tmp_path):
     args = ("--trainer.max_steps", "1000", "--checkpoint.every_n_train_steps", "5")
-    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
-    run = start(shards, tmp_path, *args, *two)
+    run = start(shards, tmp_path, *args, *TWO)
     wait_for(lambda: list(tmp_path.rglob("last.ckpt")))
     run.send_signal(signal.SIGTERM)  # the first one alone is told
     out, _ = run.communicate(timeout=90)
     assert run.returncode == 128 + signal.SIGTERM, out
     assert "Traceback" not in out
-    assert checkpoint(tmp_path)["global_step"] % 10 == 0  # where they talk
+    assert last_checkpoint(tmp_path)["global_step"] % 10 == 0  # where they talk
 
 
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -103,8 +70,7 @@ def fail(self, *_):
     if self.global_rank == {rank} and self.global_step == 3:
         raise OSError("the roof fell in")
 T.on_train_batch_start = fail"""
-    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "1000")
-    run = start(shards, tmp_path, *two, program=fails)
+    run = start(shards, tmp_path, *TWO, "--trainer.max_steps", "1000", program=fails)
     out, _ = run.communicate(timeout=90)
     assert run.returncode != 0
     assert "OSError: the roof fell in" in out
