@@ -3,7 +3,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from worldmodel.callbacks import Preflight, Throughput, preflight
+from worldmodel.callbacks import (
+    BestCheckpoint,
+    LastCheckpoint,
+    Preflight,
+    Throughput,
+    preflight,
+)
 from worldmodel.errors import InputError
 from worldmodel.task import WorldModelTask
 
@@ -20,7 +26,8 @@ def trainer(trainer_at, tmp_path):
     trainer.strategy.root_device = torch.device("cpu")
     trainer.datamodule = SimpleNamespace(batch_size=8, num_frames=12)
     trainer.checkpoint_callback.dirpath = str(tmp_path / "not" / "there" / "yet")
-    trainer.callbacks = [Throughput()]
+    trainer.callbacks, trainer.num_devices = [Throughput()], 1
+    trainer.checkpoint_callbacks = [LastCheckpoint(), BestCheckpoint()]
     return trainer
 
 
@@ -85,8 +92,26 @@ def test_preflight__half_precision_keeps_less(trainer, task, capsys, monkeypatch
 
 def test_preflight__refuses_a_disk_that_is_full(trainer, task, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**5))
-    with pytest.raises(InputError, match=r"checkpoints need 1 MB .* has 0 MB free"):
+    with pytest.raises(InputError, match=r"checkpoints need 1 MB more .* has 0 MB free"):
         fly(trainer, task)
+
+
+def test_room__of_what_is_kept_and_not_there_yet(trainer, task, tmp_path):
+    cost = fly(trainer, task).cost
+    each = preflight.CHECKPOINT_BYTES_PER_WEIGHT * cost.weights
+    assert preflight.room_for_checkpoints(trainer, cost, tmp_path) == 3 * each
+    trainer.checkpoint_callbacks = [LastCheckpoint(keep=4), BestCheckpoint(keep=2)]
+    assert preflight.room_for_checkpoints(trainer, cost, tmp_path) == 7 * each
+    for number in range(8):
+        (tmp_path / f"{number}.ckpt").touch()
+    assert preflight.room_for_checkpoints(trainer, cost, tmp_path) == each
+
+
+def test_preflight__processes_on_a_cpu_share_its_memory(trainer, task, capsys, monkeypatch):
+    monkeypatch.setattr(preflight, "free_memory", lambda device: int(4e9))
+    trainer.num_devices = 2
+    fly(trainer, task)
+    assert "(2.0 GB free)" in capsys.readouterr().out
 
 
 def test_free_memory__of_this_machine():

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from worldmodel.callbacks.checkpoints import LastCheckpoint
 from worldmodel.callbacks.throughput import Throughput
 from worldmodel.cost import StepCost, count_step
 from worldmodel.errors import InputError
@@ -22,8 +24,6 @@ KEPT_IN_HALF = 0.6
 TIGHT, IMPOSSIBLE = 0.9, 1.2
 # Weights and two moments of the optimizer, in float32.
 CHECKPOINT_BYTES_PER_WEIGHT = 12
-# last.ckpt, best.ckpt, and one being written.
-CHECKPOINTS_AT_ONCE = 3
 # Operations per second of a training, in shares of what one large matrix product reaches.
 TYPICAL_EFFICIENCY = 0.25
 
@@ -57,9 +57,10 @@ class Preflight(Callback):
         is_sharded = isinstance(trainer.strategy, ShardedStrategy)
         state = cost.state_bytes // (trainer.world_size if is_sharded else 1)
         needed, free = kept + state, free_memory(device)
-        checkpoint = CHECKPOINT_BYTES_PER_WEIGHT * cost.weights
+        if free is not None and device.type == "cpu":
+            free //= trainer.num_devices  # which share the machine's
         folder = Path(trainer.checkpoint_callback.dirpath or ".")  # type: ignore[union-attr]
-        disk = free_disk(folder)
+        room, disk = room_for_checkpoints(trainer, cost, folder), free_disk(folder)
         steps = trainer.estimated_stepping_batches - trainer.global_step
         self._say(
             f"a step: {batch_size} clips of {num_frames} frames on each of {trainer.world_size} "
@@ -68,7 +69,7 @@ class Preflight(Callback):
         self._say(
             f"needs about {gigabytes(needed)} of memory a device"
             + ("" if free is None else f" ({gigabytes(free)} free)")
-            + f" and {gigabytes(CHECKPOINTS_AT_ONCE * checkpoint)} of disk ({gigabytes(disk)} free)"
+            + f" and {gigabytes(room)} of disk ({gigabytes(disk)} free)"
             + duration(steps, cost, trainer)
         )
         if free is not None and needed > TIGHT * free:
@@ -83,15 +84,26 @@ class Preflight(Callback):
             if needed > IMPOSSIBLE * free:
                 raise InputError(message)
             rank_zero_warn(message)
-        if disk < CHECKPOINTS_AT_ONCE * checkpoint:
+        if disk < room:
             raise InputError(
-                f"checkpoints need {gigabytes(CHECKPOINTS_AT_ONCE * checkpoint)} and {folder} has "
-                f"{gigabytes(disk)} free; make room, or choose another trainer.default_root_dir"
+                f"checkpoints need {gigabytes(room)} more and {folder} has {gigabytes(disk)} free; "
+                "make room, or choose another trainer.default_root_dir"
             )
 
     @rank_zero_only
     def _say(self, message: str) -> None:
         print(message, flush=True)
+
+
+def room_for_checkpoints(trainer: Trainer, cost: StepCost, folder: Path) -> int:
+    """Bytes of those that will be kept and are not there yet, and of one being written."""
+    kept = [
+        each.keep if isinstance(each, LastCheckpoint) else each.save_top_k
+        for each in trainer.checkpoint_callbacks
+        if isinstance(each, ModelCheckpoint)
+    ]
+    missing = max(0, sum(kept) - len(list(folder.glob("*.ckpt"))))
+    return (missing + 1) * CHECKPOINT_BYTES_PER_WEIGHT * cost.weights
 
 
 def gigabytes(count: int) -> str:
