@@ -40,6 +40,13 @@ PHYSICS_ARGS = --num_clips 4000 --num_blocks 50 --size 128 --seed 0
 PHYSICS_SAYS = 4000 training clips and 900 blocks, about 10 core-minutes and 2 GB of disk
 endif
 
+ifeq ($(NAME),large)
+PACK_SIZE = 288
+PHYSICS = data/physics-256
+PHYSICS_ARGS = --num_clips 2000 --num_blocks 50 --size 256 --seed 0
+PHYSICS_SAYS = 2000 training clips and 900 blocks of 256 x 256 pixels, some tens of core-minutes and several GB of disk
+endif
+
 # DATA=folder of videos: they are packed into a set of their own and trained on.
 DATA ?=
 ifneq ($(DATA),)

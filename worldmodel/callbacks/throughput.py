@@ -16,7 +16,7 @@ SECONDS_PER_DAY = 86400
 
 
 class Throughput(Callback):
-    """Logs how fast a run is, over the steps since it looked last, validation and writing apart.
+    """Logs how fast a run is, over the steps since it looked last, validation apart.
 
     `speed/frames_per_second` of all processes; `speed/data_wait_share`, the share of the time in
     which this process had no clips to work on (all of the decoding where `num_workers` is 0);
