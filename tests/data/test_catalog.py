@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,29 @@ def test_catalog__sha256_names_the_samples_and_not_where_they_lie(
     assert one.sha256() == other.sha256()
     assert one.sha256() != opened(str(moved / "train" / "clips-000000.tar")).sha256()
     assert one.sha256() != one.select([0, 1, 2, 3]).sha256()
+
+
+def test_catalog__sha256_is_that_of_shards_and_places(world: Path) -> None:
+    one = opened(str(world / "train"))
+    digest = hashlib.sha256()
+    for shard in one.shards:
+        known = [Path(shard.name).name, shard.num_samples, shard.num_bytes, shard.sha256]
+        digest.update(json.dumps(known).encode())
+    # v2 is too short; the stored places of runs begun long ago must stay of use.
+    places = [(0, 0), (0, 1), (0, 3), (1, 0), (1, 1)]
+    digest.update(np.array(places, "<i8").tobytes())
+    assert one.sha256() == digest.hexdigest()
+    assert [one.shard_of(number) for number in range(5)] == [shard for shard, _ in places]
+
+
+def test_catalog__selected_samples_are_those(world: Path) -> None:
+    train = opened(str(world / "train"))
+    some = train.select([1, 2, 4])
+    assert [ref.key for ref in some] == [train[number].key for number in (1, 2, 4)]
+    assert some.shard_sizes == (2, 1)
+    assert [ref.key for ref in some.select([0, 2])] == ["v1", "v5"]
+    assert some[-1].key == "v5"
+    assert len(train.select([])) == 0
 
 
 def test_catalog__joined_sets_are_numbered_through(world: Path) -> None:

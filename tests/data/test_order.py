@@ -9,6 +9,7 @@ from worldmodel.data.order import (
     ClipRequest,
     FixedSampler,
     Mixture,
+    SetEpoch,
     SetOrder,
     StreamSampler,
     fitting_window,
@@ -78,6 +79,20 @@ def test_set_order__a_window_needs_few_shards_at_a_time() -> None:
     assert whole.epoch(0).tolist() == SetOrder(sizes, 3).epoch(0).tolist()
 
 
+def test_set_order__is_that_of_random_words_within_windows_of_random_shards() -> None:
+    sizes = np.array([10, 10, 7, 1, 30, 5, 12, 9])
+    for epoch in range(3):
+        source = np.random.PCG64(np.random.SeedSequence([3, epoch]))
+        words, shards = source.random_raw(sizes.sum()), source.random_raw(len(sizes))
+        window_of = np.argsort(np.argsort(shards)) // 3
+        wanted = np.lexsort((words, np.repeat(window_of, sizes)))
+        one = SetOrder(tuple(sizes.tolist()), 3, window=3)
+        assert one.epoch(epoch).tolist() == wanted.tolist()
+        part = SetEpoch(one, epoch)
+        for start, stop in [(40, 50), (0, 3), (0, 84), (83, 84), (20, 20)]:
+            assert part.take(start, stop).tolist() == wanted[start:stop].tolist()
+
+
 def test_travel__is_a_third_for_a_perfect_shuffle_and_tells_windows_from_it() -> None:
     sizes = (32,) * 64
     distance, together = travel(SetOrder(sizes, 0))
@@ -125,6 +140,51 @@ def test_mixture__each_set_goes_through_all_its_samples_before_any_comes_again()
     small = Counter(number for _, number in seen if number >= 70)
     assert len(small) == 13
     assert max(small.values()) - min(small.values()) <= 1
+
+
+def test_mixture__spreads_each_set_with_one_sample_in_each_of_equal_stretches() -> None:
+    sets = (SetOrder((40, 30), 5), SetOrder((13,), 6))
+    mixture = Mixture(sets, (0.4, 0.6))
+    places, numbers = [], []
+    for index, (each, share) in enumerate(zip(sets, mixture.shares, strict=True)):
+        jitter = np.random.PCG64(np.random.SeedSequence([each.seed, 2, index, 1]))
+        places.append((np.arange(share) + jitter.random_raw(share) / 2.0**64) / share)
+        own = np.concatenate([each.epoch(epoch) for epoch in range(15)])
+        numbers.append(70 * index + own[2 * share : 3 * share])
+    order = np.argsort(np.concatenate(places), kind="stable")
+    assert mixture.epoch(2)[0].tolist() == np.concatenate(numbers)[order].tolist()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_mixture__is_the_same_whatever_the_pieces(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    mixture = Mixture(
+        (SetOrder((17, 3, 9), 1, 1), SetOrder((11,), 2), SetOrder((5,), 3)), (2, 3, 1)
+    )
+    whole = [mixture.epoch(epoch) for epoch in range(4)]
+    stream = StreamSampler(mixture, 4)
+    monkeypatch.setattr(order, "PIECE", piece)
+    for epoch in range(4):
+        for found, wanted in zip(mixture.epoch(epoch), whole[epoch], strict=True):
+            assert found.tolist() == wanted.tolist()
+    requests = [request.sample for batch in take(stream, 45) for request in batch]
+    assert requests == np.concatenate([numbers for numbers, _ in whole]).tolist()[:180]
+
+
+def test_stream__orders_no_more_than_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "PIECE", 50)
+    sorted_windows = []
+    window_of = SetEpoch._window
+    monkeypatch.setattr(
+        SetEpoch,
+        "_window",
+        lambda self, number: (sorted_windows.append(number), window_of(self, number))[1],
+    )
+    stream = StreamSampler(Mixture((SetOrder((10,) * 1000, 0, window=20),)), 8)
+    stream.load_state_dict(stream.state_dict() | {"samples": 5000})
+    take(stream, 2)
+    assert set(sorted_windows) == {25}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Without an index a shard's headers are read at once.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -50,28 +51,32 @@ class Shard:
 
     Attributes:
         name: path or URL.
-        lengths: of each of its samples.
+        num_samples: how many it holds.
+        lengths: of each of its samples, or the one that all of them have.
         num_bytes: its size, where an index says so.
         sha256: its hash, where an index says so.
     """
 
     name: str
+    num_samples: int
     lengths: tuple[Length, ...]
     num_bytes: int | None = None
     sha256: str | None = None
 
-    @property
-    def num_samples(self) -> int:
-        """How many it holds."""
-        return len(self.lengths)
+    def length(self, sample: int) -> Length:
+        """That of one sample."""
+        return self.lengths[sample if len(self.lengths) > 1 else 0]
 
 
 class Catalog:
     """The usable samples of some shards, numbered through like a list; holds no open file.
 
+    What it takes grows with the shards, not with the samples, unless some of these are unusable.
+
     Args:
         shards: all of them.
-        places: int64 `(n, 2)`, shard and sample within it, of each usable sample, ascending.
+        chosen: of shards by number, the usable samples within them, ascending; of shards that are
+            not named all are usable.
         cache: where remote shards are kept.
         kept: samples of shards that have been looked into.
     """
@@ -79,12 +84,15 @@ class Catalog:
     def __init__(
         self,
         shards: Sequence[Shard],
-        places: np.ndarray,
+        chosen: Mapping[int, np.ndarray] | None = None,
         cache: ShardCache | None = None,
         kept: Mapping[int, list[SampleRef]] | None = None,
     ) -> None:
         self.shards = list(shards)
-        self.places = places
+        self._chosen = dict(chosen or {})
+        # The number of each shard's first sample, and how many there are.
+        counts = map(self._count, range(len(shards)))
+        self._firsts = np.array([0, *itertools.accumulate(counts)], np.int64)
         self.cache = cache or ShardCache()
         self._kept: OrderedDict[int, list[SampleRef]] = OrderedDict()
         for number, samples in (kept or {}).items():
@@ -92,7 +100,7 @@ class Catalog:
         self._failed: dict[int, InputError] = {}
 
     def __len__(self) -> int:
-        return len(self.places)
+        return int(self._firsts[-1])
 
     @overload
     def __getitem__(self, sample: int) -> SampleRef: ...
@@ -108,19 +116,26 @@ class Catalog:
             return [self[number] for number in range(*sample.indices(len(self)))]
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample} wanted, there are {len(self)}")
-        shard, within = self.places[sample]
-        return self._samples(int(shard))[int(within)]
+        number = self.shard_of(sample)
+        within = sample % len(self) - int(self._firsts[number])
+        if number in self._chosen:
+            within = int(self._chosen[number][within])
+        return self._samples(number)[within]
 
     def __iter__(self) -> Iterator[SampleRef]:
         return (self[number] for number in range(len(self)))
 
+    def shard_of(self, sample: int) -> int:
+        """The number of the shard that holds a sample."""
+        return int(np.searchsorted(self._firsts, sample % len(self), side="right")) - 1
+
     def shard_name(self, sample: int) -> str:
         """Path or URL of the shard that holds a sample."""
-        return self.shards[int(self.places[sample][0])].name
+        return self.shards[self.shard_of(sample)].name
 
     def is_unreadable(self, sample: int) -> bool:
         """Whether the shard of a sample as a whole has turned out to be unusable."""
-        return int(self.places[sample][0]) in self._failed
+        return self.shard_of(sample) in self._failed
 
     @property
     def is_remote(self) -> bool:
@@ -130,25 +145,29 @@ class Catalog:
     @property
     def shard_sizes(self) -> tuple[int, ...]:
         """Usable samples of each shard that has any, in order."""
-        counts = np.bincount(self.places[:, 0], minlength=len(self.shards))
-        return tuple(int(count) for count in counts if count)
+        return tuple(count for count in np.diff(self._firsts).tolist() if count)
 
     def select(self, chosen: Sequence[int]) -> "Catalog":
         """Some of the samples, given by ascending numbers."""
-        places = self.places[np.asarray(chosen, np.int64)]
-        return Catalog(self.shards, places, self.cache, self._kept)
+        numbers = np.asarray(chosen, np.int64)
+        bounds = np.searchsorted(numbers, self._firsts)
+        within = {
+            shard: self._within(shard)[numbers[start:stop] - self._firsts[shard]]
+            for shard, (start, stop) in enumerate(itertools.pairwise(bounds.tolist()))
+        }
+        return Catalog(self.shards, within, self.cache, self._kept)
 
     @classmethod
     def join(cls, catalogs: Sequence["Catalog"]) -> "Catalog":
         """All samples of several catalogs, one after the other."""
         shards: list[Shard] = []
-        places = []
+        chosen: dict[int, np.ndarray] = {}
         kept: dict[int, list[SampleRef]] = {}
         for catalog in catalogs:
-            places.append(catalog.places + np.array([len(shards), 0]))
+            chosen |= {len(shards) + number: each for number, each in catalog._chosen.items()}
             kept |= {len(shards) + number: samples for number, samples in catalog._kept.items()}
             shards += catalog.shards
-        return cls(shards, np.concatenate(places), catalogs[0].cache, kept)
+        return cls(shards, chosen, catalogs[0].cache, kept)
 
     def sha256(self) -> str:
         """Names these samples wherever the shards lie."""
@@ -157,8 +176,21 @@ class Catalog:
             name = shard.name.rpartition("/")[2]
             known = [name, shard.num_samples, shard.num_bytes, shard.sha256]
             digest.update(json.dumps(known).encode())
-        digest.update(np.ascontiguousarray(self.places, "<i8").tobytes())
+        for number in range(len(self.shards)):
+            within = self._within(number)
+            places = np.stack([np.full_like(within, number), within], 1)
+            digest.update(places.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def _count(self, number: int) -> int:
+        """Usable samples of a shard."""
+        chosen = self._chosen.get(number)
+        return self.shards[number].num_samples if chosen is None else len(chosen)
+
+    def _within(self, number: int) -> np.ndarray:
+        """The usable samples of a shard, by their numbers within it."""
+        chosen = self._chosen.get(number)
+        return np.arange(self.shards[number].num_samples) if chosen is None else chosen
 
     def _samples(self, number: int) -> list[SampleRef]:
         """The samples of a shard, read from its headers unless they are known."""
@@ -300,8 +332,9 @@ def open_catalog(
             f"no video in {len(names)} shards such as {names[0]}: members must end in mp4, mov, "
             f"mkv, webm or avi, found {', '.join(sorted(prober.other_members)[:8]) or 'no samples'}"
         )
-    places, reasons = _usable(shards, num_frames, fps, prober)
-    if not len(places):
+    chosen, reasons = _usable(shards, num_frames, fps, prober)
+    catalog = Catalog(shards, chosen, cache, kept)
+    if not len(catalog):
         raise InputError(
             f"none of the {num_samples} samples of {patterns} can be used; "
             f"{(reasons or [item.reason for item in broken])[0]}"
@@ -310,11 +343,11 @@ def open_catalog(
         logger.warning(
             "left out %d of %d samples of %s that are too short; the first: %s",
             len(reasons),
-            len(places) + len(reasons),
+            len(catalog) + len(reasons),
             patterns,
             reasons[0],
         )
-    return Catalog(shards, places, cache, kept), broken
+    return catalog, broken
 
 
 class _BlocksError(InputError):
@@ -369,9 +402,10 @@ class _Indices:
 def _up(name: str) -> tuple[str, str, str]:
     """The set's folder, the split, and the shard's name within the set."""
     if not is_url(name):
-        path = Path(name)
-        folder = path.absolute().parent
-        return str(folder.parent), folder.name, f"{folder.name}/{path.name}"
+        # Not by pathlib, which takes 6 s for 10^5 shards.
+        folder, last = os.path.split(os.path.join(os.getcwd(), name))
+        root, split = os.path.split(folder)
+        return root, split, f"{split}/{last}"
     root, split, last = name.rsplit("/", 2)
     return root, split, f"{split}/{last}"
 
@@ -384,12 +418,14 @@ def _from_entry(name: str, entry: dict[str, Any]) -> Shard | None:
     columns = []
     for column in ("num_frames", "fps"):
         values = entry.get(column)
-        values = values if isinstance(values, list) else [values] * count
-        if len(values) != count or not all(is_length(value) for value in values):
+        values = values if isinstance(values, list) else [values]
+        if len(values) not in (1, count) or not all(is_length(value) for value in values):
             return None
         columns.append(values)
-    lengths = tuple((int(frames), float(fps)) for frames, fps in zip(*columns, strict=True))
-    return Shard(name, lengths, size, digest)
+    rows = max(map(len, columns))
+    frames, fps = (values if len(values) == rows else values * rows for values in columns)
+    lengths = tuple((int(each), float(rate)) for each, rate in zip(frames, fps, strict=True))
+    return Shard(name, count, lengths, size, digest)
 
 
 class _Prober:
@@ -429,28 +465,40 @@ def _scan(name: str, cache: ShardCache, prober: _Prober) -> tuple[Shard, list[Sa
     path = cache.fetch(name) if is_url(name) else Path(name)
     refs = scan_shard(path)
     lengths = tuple(prober.length(name, number, ref) for number, ref in enumerate(refs))
-    return Shard(name, lengths, path.stat().st_size), refs
+    return Shard(name, len(refs), lengths, path.stat().st_size), refs
 
 
 def _usable(
     shards: Sequence[Shard], num_frames: int, fps: float, prober: _Prober
-) -> tuple[np.ndarray, list[str]]:
-    """Places of the samples that are long enough, and why others are not."""
-    places: list[tuple[int, int]] = []
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """The usable samples of shards where not all are, and why those too short are not."""
+    chosen: dict[int, np.ndarray] = {}
     reasons: list[str] = []
+    touched = {name for name, _ in prober.unusable}
     for number, shard in enumerate(shards):
-        for within, length in enumerate(shard.lengths):
-            if (shard.name, within) in prober.unusable:
-                continue
-            if length is not None:
-                frames, source_fps = length
-                stride = sampling.frame_stride_for(source_fps, fps)
-                if not sampling.count_starts(frames, num_frames, stride):
-                    reason = too_short(frames, num_frames, stride)
-                    reasons.append(f"sample {within} of {shard.name}: {reason}")
-                    continue
-            places.append((number, within))
-    return np.array(places, np.int64).reshape(-1, 2), reasons
+        short = {
+            length: reason
+            for length in set(shard.lengths)
+            if length is not None and (reason := _why_short(length, num_frames, fps))
+        }
+        if not short and shard.name not in touched:
+            continue
+        left = [n for n in range(shard.num_samples) if (shard.name, n) not in prober.unusable]
+        chosen[number] = np.array([n for n in left if shard.length(n) not in short], np.int64)
+        reasons += [
+            f"sample {n} of {shard.name}: {short[length]}"
+            for n in left
+            if (length := shard.length(n)) in short
+        ]
+    return chosen, reasons
+
+
+def _why_short(length: tuple[int, float], num_frames: int, fps: float) -> str | None:
+    """Why a video gives no clip, if it is too short for one."""
+    stride = sampling.frame_stride_for(length[1], fps)
+    if sampling.count_starts(length[0], num_frames, stride):
+        return None
+    return too_short(length[0], num_frames, stride)
 
 
 def too_short(found: int, num_frames: int, frame_stride: int) -> str:

@@ -1,7 +1,8 @@
 """The stream's plan at a scale that nobody has here: frames by the billion, ranks by the thousand.
 
-Nothing but the data is left out: an index of so many shards is written and read, and ranks plan
-their batches from it as in a training. Each measured rank is a process of its own.
+Nothing but the data is left out: an index of so many shards is written, the shards are files of the
+right size with nothing in them, and ranks open them and plan their batches as in a training. Each
+measured rank is a process of its own.
 """
 
 import json
@@ -18,11 +19,14 @@ from unittest.mock import patch
 import numpy as np
 
 from worldmodel.data import order
-from worldmodel.data.catalog import MAX_KEPT_SAMPLES, Catalog, Shard
-from worldmodel.data.index import FORMAT_VERSION, INDEX_NAME, read_index
+from worldmodel.data.catalog import MAX_KEPT_SAMPLES, Catalog, open_catalog
+from worldmodel.data.index import FORMAT_VERSION, INDEX_NAME
 from worldmodel.data.order import Mixture, SetOrder, StreamSampler, fitting_window
+from worldmodel.data.shards import SampleRef
 from worldmodel.environment import machine
 from worldmodel.errors import InputError
+
+SAMPLE_BYTES = 40_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +75,28 @@ def bench_plan(options: PlanBench) -> dict[str, Any]:
     """Time, memory and evenness of the plan.
 
     Returns:
-        `index`: `megabytes`, `read_seconds`; per measured rank `first_batch_seconds` from the
-        index in memory to the first batch, `batches_per_second` after it, `resume_seconds` from a
-        place in the middle of the epoch to its batch, `megabytes` of memory it has more than
-        before; over ranks `repeated` samples (0), `least` and `most` samples of a rank, `shards` a
-        rank asks of in `num_steps` steps; `machine`, `options`.
+        `index_megabytes`; `ranks`, of each measured one: `open_seconds` from the shards' names to
+        what is known of their samples, `first_batch_seconds` more to the first batch,
+        `batches_per_second` after it, `resume_seconds` from a place in the middle of the epoch to
+        its batch, `megabytes` of memory it has more than before, `num_samples` and `num_shards` it
+        asks of in `num_steps` steps, `steps_per_epoch`; `repeated` samples, which two ranks have
+        (0); `machine`, `options`.
 
     Raises:
         InputError: there cannot be so many shards or ranks.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        index = _write_index(Path(folder), options)
-        begun = time.perf_counter()
-        read_index(Path(folder))
-        read_seconds = time.perf_counter() - begun
     step = options.num_ranks // options.measured_ranks
     ranks = range(0, step * options.measured_ranks, step)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        found = [pool.apply(measure_rank, (options, rank)) for rank in ranks]
+    with tempfile.TemporaryDirectory() as folder:
+        num_bytes = _write_set(Path(folder), options)
+        with context.Pool(1, maxtasksperchild=1) as pool:
+            found = [pool.apply(measure_rank, (options, Path(folder), rank)) for rank in ranks]
     samples = np.concatenate([each.pop("samples") for each in found])
     return {
         "options": vars(options),
         "machine": machine(),
-        "index": {"megabytes": index / 1e6, "read_seconds": read_seconds},
+        "index_megabytes": num_bytes / 1e6,
         "ranks": {name: _range([float(each[name]) for each in found]) for name in found[0]},
         "repeated": int(len(samples) - len(np.unique(samples))),
     }
@@ -104,43 +106,38 @@ def _range(values: list[float]) -> dict[str, float]:
     return {"least": min(values), "median": float(np.median(values)), "most": max(values)}
 
 
-def _write_index(folder: Path, options: PlanBench) -> int:
-    """An index of so many shards, and its size in bytes."""
+def _write_set(root: Path, options: PlanBench) -> int:
+    """An index of so many shards, which are holes of the right size; the index's own in bytes."""
     shards = [
         {
             "path": f"train/clips-{number:06d}.tar",
             "split": "train",
+            "kind": "clips",
             "num_samples": int(size),
-            "num_bytes": int(size) * 40_000,
+            "num_frames": options.frames_per_sample,
+            "fps": 16.0,
+            "bytes": int(size) * SAMPLE_BYTES,
             "sha256": f"{number:064x}",
         }
         for number, size in enumerate(options.shard_sizes)
     ]
-    path = folder / INDEX_NAME
+    (root / "train").mkdir()
+    for shard, size in zip(shards, options.shard_sizes.tolist(), strict=True):
+        with (root / str(shard["path"])).open("wb") as file:
+            file.truncate(size * SAMPLE_BYTES)
+    path = root / INDEX_NAME
     path.write_text(json.dumps({"format_version": FORMAT_VERSION, "shards": shards}))
     return path.stat().st_size
 
 
-def make_catalog(options: PlanBench) -> Catalog:
-    """What reading the set's index gives; all samples of a length."""
-    sizes = options.shard_sizes
-    known = [(options.frames_per_sample, 16.0)]
-    shards = [
-        Shard(f"train/clips-{number:06d}.tar", tuple(known * int(size)))
-        for number, size in enumerate(sizes)
-    ]
-    within = np.concatenate([np.arange(size) for size in sizes])
-    places = np.stack([np.repeat(np.arange(len(sizes)), sizes), within], 1)
-    return Catalog(shards, places)
-
-
-def measure_rank(options: PlanBench, rank: int) -> dict[str, Any]:
+def measure_rank(options: PlanBench, root: Path, rank: int) -> dict[str, Any]:
     """One rank's figures, and the samples of its first steps."""
     with patch.object(order, "this_rank", lambda: (rank, options.num_ranks)):
         before = _peak_megabytes()
         begun = time.perf_counter()
-        catalog = make_catalog(options)
-        catalog_seconds = time.perf_counter() - begun
+        catalog, _ = open_catalog(f"{root}/train/*.tar", options.frames_per_sample, 16.0, _probe)
+        open_seconds = time.perf_counter() - begun
+        begun = time.perf_counter()
         sampler = _sampler(catalog, options)
         batches = sampler.requests()
         first = next(batches)
@@ -150,29 +147,33 @@ def measure_rank(options: PlanBench, rank: int) -> dict[str, Any]:
         more_seconds = time.perf_counter() - begun
         megabytes = _peak_megabytes() - before
         samples = np.array([each.sample for each in requests])
+        resumed = StreamSampler(sampler.mixture, options.batch_size, catalog.sha256())
         begun = time.perf_counter()
-        resumed = _sampler(catalog, options)
         state = resumed.state_dict() | {"samples": len(catalog) // 2}
         resumed.load_state_dict(state)
         next(resumed.requests())
         return {
-            "catalog_seconds": catalog_seconds,
+            "open_seconds": open_seconds,
             "first_batch_seconds": first_seconds,
             "batches_per_second": (options.num_steps - 1) / more_seconds,
             "resume_seconds": time.perf_counter() - begun,
             "megabytes": megabytes,
             "num_samples": len(samples),
-            "num_shards": len(np.unique(catalog.places[samples, 0])),
+            "num_shards": len({catalog.shard_of(sample) for sample in samples.tolist()}),
             "steps_per_epoch": len(sampler),
             "samples": samples,
         }
+
+
+def _probe(ref: SampleRef) -> tuple[int, float]:
+    raise AssertionError(f"the index says how long {ref.key} is")
 
 
 def _sampler(catalog: Catalog, options: PlanBench) -> StreamSampler:
     """As the data module makes it for a training."""
     sizes = catalog.shard_sizes
     mixture = Mixture((SetOrder(sizes, 0, fitting_window(sizes, MAX_KEPT_SAMPLES)),))
-    return StreamSampler(mixture, options.batch_size, "")
+    return StreamSampler(mixture, options.batch_size, catalog.sha256())
 
 
 def _peak_megabytes() -> float:
@@ -186,8 +187,7 @@ def bench_table(report: Mapping[str, Any]) -> str:
         f"{options['num_frames']:.0e} frames in {options['num_shards']} shards, "
         f"{options['num_ranks']} ranks of {options['batch_size']} samples; "
         f"{options['measured_ranks']} of them measured",
-        f"index: {report['index']['megabytes']:.1f} MB, read in "
-        f"{report['index']['read_seconds']:.2f} s",
+        f"index: {report['index_megabytes']:.1f} MB",
         "",
         "| a rank | median | least to most |",
         "|---|---|---|",
