@@ -160,7 +160,7 @@ def test_mixture__is_the_same_whatever_the_pieces(
     monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     mixture = Mixture(
-        (SetOrder((17, 3, 9), 1, 1), SetOrder((11,), 2), SetOrder((5,), 3)), (2, 3, 1)
+        (SetOrder((17, 3, 9), 1, 1), SetOrder((11,), 2), SetOrder((5,), 3)), (2.0, 3.0, 1.0)
     )
     whole = [mixture.epoch(epoch) for epoch in range(4)]
     stream = StreamSampler(mixture, 4)
