@@ -110,8 +110,22 @@ def give_no_type(
             lines[number + 1] = f"{text[:indent]}: {text[indent:]}"
 
 
+def write_factories(
+    app: Sphinx,
+    what: str,
+    name: str,
+    item: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Write `...` for defaults that are made anew: as they come, no signature can be parsed."""
+    return signature and signature.replace("<factory>", "..."), returns
+
+
 def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.connect("source-read", add_navigation)
+    app.connect("autodoc-process-signature", write_factories)
     # Before napoleon, which has 500.
     app.connect("autodoc-process-docstring", give_no_type, priority=400)
