@@ -158,6 +158,18 @@ notebooks: $(INSTALLED) ## run every notebook and store its outputs (after make 
 	  echo $$notebook; \
 	  $(PYTHON) -m nbconvert --log-level WARN --to notebook --execute --inplace $$notebook; done
 
+# A page that was taken away must not stay, and one that was not touched must warn again.
+SITE = $(PYTHON) -m sphinx --fail-on-warning --keep-going --fresh-env --quiet
+.PHONY: docs
+docs: $(INSTALLED) ## these pages as a site, in build/docs/  [LINKS=1 asks the sites it links to as well]
+	@$(PYTHON) -c 'import furo, myst_parser, sphinx, sphinx_copybutton' 2>/dev/null || \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check \
+	  $(if $(filter none,$(VENV)),,--constraint constraints.txt) --editable '.[docs]'
+	@rm -rf build/docs
+	@$(SITE) --builder html docs build/docs
+	@$(if $(LINKS),$(SITE) --builder linkcheck docs build/links)
+	@echo "site: build/docs/index.html"
+
 .PHONY: lint
 lint: $(INSTALLED) ## style and types
 	@$(PYTHON) -m ruff check .
