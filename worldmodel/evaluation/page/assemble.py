@@ -320,7 +320,10 @@ def _block_view(block: WatchedBlock, report: Mapping[str, Any]) -> BlockView:
 def _verdict(block: WatchedBlock) -> str:
     impossible = block.scores["AB"] + block.scores["BA"]
     possible = block.scores["AA"] + block.scores["BB"]
-    sums = f"AB + BA = {impossible:.3f}, AA + BB = {possible:.3f}"
+    sums = (
+        f"AB + BA = {impossible:.3f}, AA + BB = {possible:.3f}, difference "
+        f"{impossible - possible:+.2g}"
+    )
     if block.relative_accuracy == 1:
         return f"In this block the impossible clips surprise more: {sums}."
     if block.relative_accuracy == 0:

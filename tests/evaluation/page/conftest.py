@@ -1,0 +1,24 @@
+"""A report of the squares' world, evaluated once, and copies of it to spoil."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from worldmodel.evaluation.report import evaluate
+
+
+@pytest.fixture(scope="session")
+def evaluated(squares: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished report; nobody writes into it."""
+    out = tmp_path_factory.mktemp("evaluated")
+    evaluate(checkpoint, out, squares, num_workers=0)
+    return out
+
+
+@pytest.fixture
+def folder(evaluated: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    copy = tmp_path / "report"
+    shutil.copytree(evaluated, copy)
+    return copy
