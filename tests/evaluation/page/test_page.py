@@ -242,8 +242,9 @@ def test_a_figure_that_no_section_knows_is_shown_all_the_same(folder: Path) -> N
     assert 'alt="Figure: something new"' in page
 
 
-def test_a_report_without_a_card_gets_one(folder: Path, evaluated: Path) -> None:
-    change(folder, lambda report: report.pop("card"))
+@pytest.mark.parametrize("card", [None, {}, {"concepts": 3}, {"concepts": [1]}])
+def test_a_report_without_a_card_gets_one(card: object, folder: Path, evaluated: Path) -> None:
+    change(folder, lambda report: report.update(card=card))
     write_page(folder)
     pages = [Rows((each / "report.html").read_text()) for each in (folder, evaluated)]
     assert pages[0].headings == pages[1].headings

@@ -196,7 +196,7 @@ def page_html(report: Mapping[str, Any], folder: Path) -> str:
         sections=[_section(*each, report, folder) for each in SECTIONS],
         more_pictures=list(_more_pictures(folder)),
         protocol=to_html(PROTOCOL, "Protocol"),
-        config=yaml.safe_dump(config, sort_keys=False, width=88) if config else "",
+        config=_config_text(config) if config else "",
         provenance=_provenance(meta),
         row=card_rows,
         area=curves,
@@ -256,7 +256,10 @@ def _facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _card(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """The report's own card, or one made of its sections where an older report has none."""
     card = report.get("card")
-    return card if isinstance(card, Mapping) and "concepts" in card else report_card(report)
+    concepts = card.get("concepts") if isinstance(card, Mapping) else None
+    if isinstance(concepts, list) and all(isinstance(each, Mapping) for each in concepts):
+        return card
+    return report_card(report)
 
 
 def _words(card: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -401,6 +404,11 @@ def data_uri(media: str, data: bytes) -> str:
 
 
 # --- Where it comes from -------------------------------------------------------------------------
+
+
+def _config_text(config: Any) -> str:
+    """The configuration as YAML, what is innermost on one line."""
+    return yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=88)
 
 
 def _provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
