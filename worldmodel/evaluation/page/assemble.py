@@ -256,9 +256,10 @@ def _facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _card(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """The report's own card, or one made of its sections where an older report has none."""
     card = report.get("card")
-    concepts = card.get("concepts") if isinstance(card, Mapping) else None
-    if isinstance(concepts, list) and all(isinstance(each, Mapping) for each in concepts):
-        return card
+    if isinstance(card, Mapping):
+        concepts = card.get("concepts")
+        if isinstance(concepts, list) and all(isinstance(each, Mapping) for each in concepts):
+            return card
     return report_card(report)
 
 
