@@ -371,6 +371,7 @@ def evaluate(config: Namespace) -> None:
         beside=config.beside,
     )
     print(summary_table(report))
+    print(f"page:     {os.path.join(out, 'report.html')}")
     print(f"report:   {os.path.join(out, 'report.md')}")
     print(f"card:     {os.path.join(out, 'figures', 'report_card.png')}")
     print(f"pictures: {os.path.join(out, 'figures')}")
@@ -393,6 +394,18 @@ def evaluate_on_benchmark(config: Namespace) -> None:
         config.num_workers or 0,
     )
     print((out / f"{config.benchmark}.md").read_text(encoding="utf-8"))
+
+
+def page_arguments(parser: ArgumentParser) -> None:
+    """Make a report's page, report.html, again from its folder; nothing is measured anew."""
+    parser.add_argument("report", type=str, help="folder of `worldmodel evaluate`")
+
+
+def page(config: Namespace) -> None:
+    """Run `page`."""
+    from worldmodel.evaluation.page import write_page
+
+    print(write_page(Path(config.report)))
 
 
 def ablate_arguments(parser: ArgumentParser) -> None:
@@ -473,6 +486,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "inspect": (inspect_arguments, inspect),
     "verify": (verify_arguments, verify),
     "evaluate": (evaluate_arguments, evaluate),
+    "page": (page_arguments, page),
     "surprise": (surprise_arguments, surprise),
     "export": (export_arguments, export),
     "ablate": (ablate_arguments, ablate),

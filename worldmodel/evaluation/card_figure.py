@@ -1,7 +1,7 @@
 """The report card as one picture: what the model knows, from what newborns can on down."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def card_figure(card: Mapping[str, Any]) -> Figure:
     height = body + TOP_INCHES + BOTTOM_INCHES
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)
     axes = figure.add_axes((PLOT[0], BOTTOM_INCHES / height, PLOT[1] - PLOT[0], body / height))
-    left = _left_end(rows)
+    left = left_end(row.measure for row in rows)
     axes.set(xlim=(left, 1.06), ylim=(body, 0))
     _frame(axes, rows)
     for row in rows:
@@ -102,11 +102,11 @@ def _rows(concepts: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
-def _left_end(rows: Sequence[Row]) -> float:
+def left_end(measures: Iterable[Mapping[str, Any]]) -> float:
     """Where the axis begins: room for everything measured, down to `LOWEST`."""
     lows = [0.0]
-    for row in rows:
-        scaled = row.measure.get("scaled", {})
+    for measure in measures:
+        scaled = measure.get("scaled", {})
         lows += [scaled[name] for name in ("score", "untrained") if scaled.get(name) is not None]
         lows += [scaled[name][0] for name in ("interval", "untrained_range") if scaled.get(name)]
     return max(min(lows), LOWEST) - 0.08

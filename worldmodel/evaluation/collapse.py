@@ -8,6 +8,8 @@ from torchmetrics import Metric
 # Variance below this share of the mean square is what float32 rounding leaves of a constant
 # (1e-7 squared is 1e-14), so it counts as none.
 ROUNDING_SHARE = 1e-12
+# Below this share of its width a level's tokens have collapsed; healthy runs stay above 0.15.
+COLLAPSED_RANK = 0.05
 
 
 class TokenMoments(Metric):
@@ -79,3 +81,8 @@ class EffectiveRank(TokenMoments):
             return torch.ones_like(self.count)
         share = singular / singular.sum()
         return torch.special.entr(share).sum().exp()
+
+
+def has_collapsed(effective_rank: float, dim: int) -> bool:
+    """Whether tokens of width `dim` use so few directions that they say next to nothing."""
+    return effective_rank < max(COLLAPSED_RANK * dim, 1.5)

@@ -151,6 +151,10 @@ def write_pictures(folder: Path, report: Mapping[str, Any], shown: Shown, metric
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in pictures.items():
-        if figure is not None:
+        path = folder / f"{name}.png"
+        if figure is None:
+            # One of an earlier report would pass for one of this.
+            path.unlink(missing_ok=True)
+        else:
             # No date and no version inside: the same report gives the same bytes.
-            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+            figure.savefig(path, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Everything that is measured, in one report: `report.json`, `report.md` and pictures.
+"""Everything that is measured, in one report: `report.json`, `report.md`, pictures and a page.
 
 Protocol. Probes are fitted on the training split, their strength, level and all other settings
 chosen on validation, and reported on test. Where the surprise headline is read is chosen on
@@ -29,6 +29,7 @@ from worldmodel.evaluation.measure import (
     evenly,
     measure,
 )
+from worldmodel.evaluation.page import write_clips, write_page
 from worldmodel.evaluation.passes import Pace
 from worldmodel.evaluation.pictures import write_pictures
 from worldmodel.evaluation.provenance import describe, describe_model
@@ -54,7 +55,8 @@ def evaluate(
 
     Args:
         checkpoint: of `worldmodel fit`, or somebody else's encoder (see `load_model`).
-        out: folder for `report.json`, `report.md` and `figures/`; made where missing.
+        out: folder for `report.json`, `report.md`, `report.html`, `figures/` and `clips/`; made
+            where missing.
         data: a set of the physics world. By default `data/physics`, generated where missing.
         batch_size: samples that a process hands over at a time; changes speed only.
         num_workers: processes that read and run; changes speed only. By default one per core.
@@ -89,8 +91,11 @@ def evaluate(
     csv = metrics if metrics is not None else model.file.parent.parent / "metrics.csv"
     out.mkdir(parents=True, exist_ok=True)
     write_pictures(out / "figures", report, shown, csv)
+    write_clips(out, report["meta"], found.blocks["test"], model.clip, shown)
     report["meta"]["seconds"] = round(time.monotonic() - started, 1)
-    return write_report(out, report)
+    written = write_report(out, report)
+    write_page(out)
+    return written
 
 
 def names_of(paths: Sequence[str | Path]) -> dict[str, str | Path]:

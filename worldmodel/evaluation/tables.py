@@ -35,6 +35,12 @@ def section_at(report: Mapping[str, Any], path: str) -> Mapping[str, Any] | None
     return found if isinstance(found, Mapping) and found else None
 
 
+def present(report: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """The section at a dotted path where it was measured; nothing where it was not."""
+    section = section_at(report, path)
+    return {} if section is None or "absent" in section else section
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """The whole report as `report.md`."""
     meta = report["meta"]
@@ -71,14 +77,16 @@ def summary_table(report: Mapping[str, Any]) -> str:
             "1.00",
             "below",
         ]
-        for level, horizons in report.get("prediction", {}).items()
+        for level, horizons in present(report, "prediction").items()
         for horizon, values in list(horizons.items())[-1:]
     ]
-    rank = min(values["rank_fraction"] for values in report["collapse"].values())
-    rows.append(["smallest rank, share of width", number(rank), "0.15", "above"])
-    depth = report["depth"]
-    best = min(null["rmse_m"] for null in depth["null"].values())
-    rows.append(["depth, rmse m", number(depth["rmse_m"]), number(best), "below"])
+    collapse, depth = present(report, "collapse"), present(report, "depth")
+    if collapse:
+        rank = min(values["rank_fraction"] for values in collapse.values())
+        rows.append(["smallest rank, share of width", number(rank), "0.15", "above"])
+    if depth:
+        best = min(null["rmse_m"] for null in depth["null"].values())
+        rows.append(["depth, rmse m", number(depth["rmse_m"]), number(best), "below"])
     for title, path, name in (
         ("position, visible, r2", "position.visible", "r2"),
         ("position, hidden, r2", "position.hidden", "r2"),
@@ -94,8 +102,7 @@ def summary_table(report: Mapping[str, Any]) -> str:
         if section is not None and name in section:
             best = max(null[name] for null in section["null"].values())
             rows.append([title, number(section[name]), number(best), "above"])
-    surprise = report["surprise"]
-    for kind, values in ({} if "absent" in surprise else surprise).items():
+    for kind, values in present(report, "surprise").items():
         null = max(values["null"]["untrained"]["mean"], 0.5)
         score = f"{values['relative_accuracy']:.2f} ({interval(values['ci95'])})"
         rows.append([f"surprise, {kind}", score, number(null), "above"])
