@@ -787,36 +787,27 @@ def by_contents(scales: Scales) -> Figure:
     bars = {"model": (BLACK, "model")} | {
         name: (RULE_COLOURS[name], label) for name, label in RULES.items()
     }
-    best = []
+    places, heights = np.arange(len(kinds)), []
     for number, (name, (colour, label)) in enumerate(bars.items()):
         column = 1 + ("model", *NULLS).index(name)
         values = [own.by_token[0][own.contents == kind, column].mean() for kind in kinds]
-        axes.bar(
-            np.arange(len(kinds)) + 0.2 * (number - 1.5), values, 0.2, color=colour, label=label
-        )
-        best.append(values)
-    # What changes little in one network's tokens may change much in another's: a bar of its own.
-    shares = [float((own.contents == kind).mean()) for kind in kinds]
+        axes.bar(places + 0.2 * (number - 1.5), values, 0.2, color=colour, label=label)
+        heights.append(values)
+    # What changes little in one network's tokens may change much in another's.
     copied = [null.by_token[0][null.contents == kind, 2].mean() for kind in kinds]
-    axes.plot(
-        np.arange(len(kinds)),
-        copied,
-        "_",
-        color=RED,
-        markersize=38,
-        markeredgewidth=2,
-        label="copy, untrained network's tokens",
-    )
-    for x, (values, share) in enumerate(zip(np.array(best).T, shares, strict=True)):
-        skill = values[0] / values[1:].min()
-        axes.text(x, max(*values, copied[x]) * 1.03, f"{skill:.2f}", ha="center", fontsize=9)
+    label = "copy, untrained network's tokens"
+    axes.hlines(copied, places - 0.4, places + 0.4, color=RED, linewidth=2, label=label)
+    for x, (model, *rules) in enumerate(zip(*heights, strict=True)):
+        text = f"{model / min(rules):.2f}"
+        axes.text(x - 0.21, model + 0.05, text, ha="right", fontsize=FONT_POINTS - 1)
+        share = float((own.contents == kinds[x]).mean())
         axes.text(
             x,
             -0.02,
             f"\n\n\n{share:.0%} of tokens",
             ha="center",
             va="top",
-            fontsize=9,
+            fontsize=FONT_POINTS - 1,
             color="0.35",
             transform=axes.get_xaxis_transform(),
         )
@@ -827,7 +818,7 @@ def by_contents(scales: Scales) -> Figure:
     axes.set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT_POINTS)
     seconds = scales.seconds((0, max(scales.levels[0].horizons)))
     axes.set_title(
-        f"level 0, {seconds:g} s ahead (number: model ÷ best rule)", fontsize=FONT_POINTS + 1
+        f"level 0, {seconds:g} s ahead (numbers: model ÷ best rule)", fontsize=FONT_POINTS + 1
     )
     axes.legend(fontsize=FONT_POINTS - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

@@ -114,8 +114,7 @@ def example_film(root: Path, out: Path) -> Film:
     if not refs:
         raise InputError(f"{root} has no {KIND} among its test blocks; `make data` makes some")
     metadata = read_metadata(refs[0])
-    names = ["a.mp4", "a.mp4.packets", "b.mp4", "b.mp4.packets"]
-    members = read_members(refs[0], [name for name in names if name.endswith("mp4")])
+    members = read_members(refs[0], ("a.mp4", "b.mp4"))
     worlds = []
     for world in "ab":
         video = open_video(members[f"{world}.mp4"])
@@ -125,7 +124,10 @@ def example_film(root: Path, out: Path) -> Film:
     frames = np.concatenate([first, first[:splice], second[splice:]])
     out.mkdir(parents=True, exist_ok=True)
     path = out / "twice.mp4"
-    path.write_bytes(encode_video(frames, fps))
+    content = encode_video(frames, fps)
+    # Left alone where it is there: a file that is older than its tokens is not encoded again.
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
     return Film(path, len(first) / fps, (len(first) + splice) / fps)
 
 
@@ -136,11 +138,12 @@ class Results:
     Attributes:
         summary: of `worldmodel surprise`.
         folder: of its files.
-        encoded: of `worldmodel encode`.
+        tokens: the file of `worldmodel encode`; `encoded` its content.
     """
 
     summary: dict[str, Any]
     folder: Path
+    tokens: Path
     encoded: EncodedVideo
 
 
@@ -152,8 +155,8 @@ def run_commands(film: Film, checkpoint: str | Path, out: Path) -> Results:
     Args:
         film: the video.
         checkpoint: of a model, or a shipped model's name.
-        out: gets `surprise/` and `tokens/`, and of the latter's name the model, as tokens of two
-            models do not lie in one folder.
+        out: gets `surprise/`, and a folder for the tokens that is named after the model's hash, as
+            tokens of two models do not lie in one folder.
 
     Raises:
         InputError: the video cannot be used.
@@ -162,7 +165,8 @@ def run_commands(film: Film, checkpoint: str | Path, out: Path) -> Results:
     with contextlib.redirect_stderr(io.StringIO()):
         (summary,) = surprise_videos(checkpoint, [str(film.path)], out / "surprise")
         (row,) = encode_videos(checkpoint, [str(film.path)], tokens, whole=True)
-    return Results(summary, Path(summary["folder"]), load_tokens(tokens / row["file"]))
+    file = tokens / row["file"]
+    return Results(summary, Path(summary["folder"]), file, load_tokens(file))
 
 
 @dataclass(frozen=True)
@@ -372,7 +376,7 @@ def peak_frames(watched: Watched, place: Place | None = None) -> Figure:
         figure.text(0.5, 0.5, "no peak: nothing stands out in this video", ha="center")
         return figure
     low, high = np.percentile(curve.maps, TINT_PERCENTILES)
-    columns = max(4, len(peaks))  # few would be larger than they are worth
+    columns = max(3, len(peaks))  # few would be larger than they are worth
     grid = figure.subplots(3, columns)
     for column, step in enumerate(peaks):
         frame = int(curve.frames[step])
