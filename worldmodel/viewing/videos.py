@@ -24,7 +24,7 @@ from worldmodel.data.shards import read_members, read_metadata
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 from worldmodel.evaluation import figures
-from worldmodel.evaluation.figures import BLACK, BLUE, DPI, ORANGE, RED
+from worldmodel.evaluation.figures import BLACK, BLUE, DPI, GREEN, RED
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.network import Network, Place, levels_of
 from worldmodel.evaluation.videos.long_video import SurpriseCurve, surprise_over_video
@@ -331,7 +331,7 @@ def beside_nulls(watched: Watched) -> Figure:
         seconds,
         watched.pixels,
         "--",
-        color=ORANGE,
+        color=GREEN,
         linewidth=1.4,
         label=f"change of pixels (rank correlation {shared:.2f})",
     )
