@@ -480,6 +480,32 @@ def surprise(config: Namespace) -> None:
         print(summary["folder"])
 
 
+def encode_arguments(parser: ArgumentParser) -> None:
+    """Tokens and context states of any videos, with their times: npz files and an index of them."""
+    parser.add_argument("videos", type=str, nargs="+", help="folders, files or globs")
+    parser.add_argument(
+        "--checkpoint", type=str, required=True, help="for example last.ckpt, or a shipped model"
+    )
+    parser.add_argument(
+        "--out", type=str, required=True, help="gets a file for each video, and index.parquet"
+    )
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="squeeze whole frames into the square that the model sees, as `surprise` does; by "
+        "default the square in the middle, as in training",
+    )
+
+
+def encode(config: Namespace) -> None:
+    """Run `encode`."""
+    from worldmodel.evaluation.videos.video_tokens import INDEX_NAME, encode_videos
+
+    for row in encode_videos(config.checkpoint, config.videos, Path(config.out), config.whole):
+        print(os.path.join(config.out, row["file"]))
+    print(f"index: {os.path.join(config.out, INDEX_NAME)}")
+
+
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None]]] = {
     "generate": (generate_arguments, generate),
     "pack": (pack_arguments, pack),
@@ -488,6 +514,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "evaluate": (evaluate_arguments, evaluate),
     "page": (page_arguments, page),
     "surprise": (surprise_arguments, surprise),
+    "encode": (encode_arguments, encode),
     "export": (export_arguments, export),
     "ablate": (ablate_arguments, ablate),
     "bench": (bench_arguments, bench),

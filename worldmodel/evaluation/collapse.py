@@ -1,9 +1,15 @@
 """Has the representation collapsed? Effective rank and spread of tokens, as metrics."""
 
+import warnings
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
+
+with warnings.catch_warnings():
+    # It loads transformers where that is installed, which in a notebook asks for widgets.
+    warnings.filterwarnings("ignore", "IProgress not found")
+    from torchmetrics import Metric
 
 # Variance below this share of the mean square is what float32 rounding leaves of a constant
 # (1e-7 squared is 1e-14), so it counts as none.

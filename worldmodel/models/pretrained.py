@@ -197,18 +197,11 @@ class WorldModel:
 
     def _encode_one(self, frames: Tensor) -> list[Tensor]:
         """Tokens of one video uint8 `(T, 3, size, size)`, in pieces that all have one length."""
-        slowest = max(level.span for level in self.levels)
-        length = -(-self.clip.num_frames // slowest) * slowest
-        pieces = []
-        with torch.no_grad():
-            for piece in frames.split(length):
-                last = piece[-1:].expand(length - len(piece), *piece.shape[1:])
-                whole = torch.cat([piece, last])[None].to(self.device)
-                pieces.append(self.network.encode(whole))
-        return [
-            torch.cat([part[0] for part in parts])[: len(frames) // level.span]
-            for level, parts in zip(self.levels, zip(*pieces, strict=True), strict=True)
+        length = piece_length(self.levels, self.clip.num_frames)
+        pieces = [
+            encode_piece(self.network, piece, length, self.device) for piece in frames.split(length)
         ]
+        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
 
     def _prepare(
         self, video: np.ndarray | Tensor, fps: float | None
@@ -258,6 +251,38 @@ def _no_export(source: str | Path) -> str:
         f"there is no model {source}; give the name of a shipped one ({name_shipped()}), a folder "
         "that `worldmodel export` wrote, or hf://org/name"
     )
+
+
+def piece_length(levels: Sequence[Any], num_frames: int) -> int:
+    """Frames of the pieces that a video is encoded in: whole steps of every level, one clip or so.
+
+    Args:
+        levels: of the model.
+        num_frames: of its clips.
+    """
+    slowest = max(level.span for level in levels)
+    return -(-num_frames // slowest) * slowest
+
+
+@torch.no_grad()
+def encode_piece(network: Any, frames: Tensor, length: int, device: torch.device) -> list[Tensor]:
+    """Tokens of one piece of a video, per level `(T // span, N_l, D_l)`.
+
+    Frames are always run `length` at a time, the last ones repeated, so that no kernel rounds
+    differently for a shorter piece. Steps depend on their own frames alone, so pieces fit together.
+
+    Args:
+        network: its steps are local.
+        frames: uint8 `(T, 3, size, size)`, T at most `length`.
+        length: as `piece_length` gives it.
+        device: where the network is.
+    """
+    last = frames[-1:].expand(length - len(frames), *frames.shape[1:])
+    whole = torch.cat([frames, last])[None].to(device)
+    return [
+        tokens[0, : len(frames) // level.span]
+        for level, tokens in zip(network.levels, network.encode(whole), strict=True)
+    ]
 
 
 def _join(parts: Sequence[LevelPrediction], one: bool) -> LevelPrediction:

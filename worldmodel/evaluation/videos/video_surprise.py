@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from worldmodel.data.cuts import ROWS, CutDetector
 from worldmodel.data.journal import Source, read_json, write_json
-from worldmodel.data.sampling import frame_stride_for, is_even
+from worldmodel.data.sampling import CENTRE, frame_stride_for, is_even
 from worldmodel.data.sequential import SequentialVideo
 from worldmodel.data.sources import find_sources
-from worldmodel.data.transforms import scaled_size
+from worldmodel.data.transforms import crop_clip, scaled_size
 from worldmodel.errors import InputError
 from worldmodel.evaluation.network import Network, Place, chunked, levels_of
 from worldmodel.evaluation.videos.long_video import (
@@ -128,7 +128,7 @@ def display_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int
 
 
 def read_video(
-    path: Path, clip: ClipSpec, store: IO[bytes], bar: Any, passes: int = 0
+    path: Path, clip: ClipSpec, store: IO[bytes], bar: Any, passes: int = 0, whole: bool = True
 ) -> SampledVideo:
     """Decode a video once, look for its cuts, and keep the frames that the model sees.
 
@@ -138,24 +138,30 @@ def read_video(
         store: an open file that takes the frames: an hour of them is no matter for memory.
         bar: progress, in frames.
         passes: how often the kept frames will be gone through afterwards, for the bar's total.
+        whole: squeeze each frame into the square that the model sees; else the square in the
+            middle is cut out, as in training.
 
     Raises:
         InputError: the file is no video or is damaged.
     """
     video = SequentialVideo(path)
     try:
+        shown = (clip.size, clip.size)
+        if not whole:
+            shown = scaled_size(video.width, video.height, clip.size, video.pixel_aspect)
         times = video.pts_seconds(range(video.num_frames))
         indices, fps = sampled_indices(times, video.fps, clip.fps)
         bar.total = video.num_frames + passes * len(indices)
         wanted = np.zeros(video.num_frames, dtype=bool)
         wanted[indices] = True
         detector, position = CutDetector(), 0
-        for pictures in chunked(video.walk((clip.size, clip.size)), FRAMES_PER_LOOK):
+        for some in chunked(video.walk(shown), FRAMES_PER_LOOK):
+            pictures = crop_clip(np.stack(some), clip.size, CENTRE.crop, flip=False)
             if clip.size >= ROWS:  # cuts cannot be seen in fewer pixels
-                detector.feed(np.stack(pictures))
+                detector.feed(pictures)
             for picture in pictures:
                 if wanted[position]:
-                    store.write(np.ascontiguousarray(picture).tobytes())
+                    store.write(picture.tobytes())
                 position += 1
             bar.update(len(pictures))
         store.flush()
@@ -641,11 +647,21 @@ def surprise_videos(
                     folder.rmdir()
             except OSError as error:
                 raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
-    _check_failed(failed, named, len(sources))
+    check_failed(failed, named, len(sources))
     return summaries
 
 
-def _check_failed(failed: Mapping[Path, str], named: Sequence[Path], num_videos: int) -> None:
+def check_failed(failed: Mapping[Path, str], named: Sequence[Path], num_videos: int) -> None:
+    """Refuse where no video could be used, or one that was named by itself could not.
+
+    Args:
+        failed: why, by absolute path.
+        named: files that were given one by one.
+        num_videos: of all that were meant.
+
+    Raises:
+        InputError: so it is.
+    """
     if failed and len(failed) == num_videos:
         first, reason = next(iter(failed.items()))
         raise InputError(f"none of {num_videos} videos could be used; first {first.name}: {reason}")
