@@ -395,6 +395,28 @@ def evaluate_on_benchmark(config: Namespace) -> None:
     print((out / f"{config.benchmark}.md").read_text(encoding="utf-8"))
 
 
+def compare_arguments(parser: ArgumentParser) -> None:
+    """Reports of several runs side by side, and which differences are more than chance."""
+    parser.add_argument(
+        "runs",
+        type=str,
+        nargs="+",
+        help="runs' versions such as runs/tiny/version_0, folders of reports or exports, "
+        "report.json files, names of shipped models; others are compared with the first, and "
+        "seeds of one configuration are taken together",
+    )
+    parser.add_argument("--out", type=str, default=None, help="folder of page, numbers and picture")
+
+
+def compare(config: Namespace) -> None:
+    """Run `compare`."""
+    from worldmodel.compare.run import PICTURE, compare
+
+    print(compare(config.runs, None if config.out is None else Path(config.out)))
+    if config.out is not None:
+        print(f"picture: {os.path.join(config.out, PICTURE)}")
+
+
 def ablate_arguments(parser: ArgumentParser) -> None:
     """Train variants of a configuration at equal budget, and compare what they have learned."""
     parser.add_argument(
@@ -473,6 +495,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "inspect": (inspect_arguments, inspect),
     "verify": (verify_arguments, verify),
     "evaluate": (evaluate_arguments, evaluate),
+    "compare": (compare_arguments, compare),
     "surprise": (surprise_arguments, surprise),
     "export": (export_arguments, export),
     "ablate": (ablate_arguments, ablate),

@@ -8,14 +8,11 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from worldmodel.evaluation.collapse import EffectiveRank
+from worldmodel.evaluation.collapse import EffectiveRank, has_collapsed
 from worldmodel.evaluation.prediction import PredictionErrors
 from worldmodel.losses.ranks import global_mean
 from worldmodel.models.hierarchy import Level
 from worldmodel.task import WorldModelTask
-
-# Below this share of its width a level's tokens have collapsed; healthy runs stay above 0.15.
-COLLAPSED_RANK = 0.05
 
 
 class LevelMonitor(Callback):
@@ -146,7 +143,7 @@ class LevelMonitor(Callback):
         for number, level in enumerate(levels_of(pl_module)):
             rank = float(metrics[f"train/level{number}/effective_rank"])
             skill = float(metrics[f"train/level{number}/skill_ratio"])
-            if rank < max(COLLAPSED_RANK * level.dim, 1.5):
+            if has_collapsed(rank, level.dim):
                 self._say(
                     number,
                     f"level {number} has collapsed: at step {trainer.global_step} its tokens use "

@@ -8,6 +8,18 @@ from torchmetrics import Metric
 # Variance below this share of the mean square is what float32 rounding leaves of a constant
 # (1e-7 squared is 1e-14), so it counts as none.
 ROUNDING_SHARE = 1e-12
+# Below this share of its width a level's tokens have collapsed; healthy runs stay above 0.15.
+COLLAPSED_RANK = 0.05
+
+
+def has_collapsed(effective_rank: float, dim: int) -> bool:
+    """Whether a level's tokens use so few of their directions that what it predicts says nothing.
+
+    Args:
+        effective_rank: of its tokens, 1 to D.
+        dim: width D of a token.
+    """
+    return effective_rank < max(COLLAPSED_RANK * dim, 1.5)
 
 
 class TokenMoments(Metric):

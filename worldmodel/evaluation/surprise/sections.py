@@ -218,6 +218,9 @@ class _Reader:
             entry["null"]["untrained"] = untrained_null(others, kinds, self.seed)
         if self.spaces:
             entry["peak_space"] = self._peak_space(rows)
+        if len(set(kinds.tolist())) == 1:
+            keys = [key for key, own in zip(self.scores.keys, rows, strict=True) if own]
+            entry["wins"] = dict(zip(keys, wins.tolist(), strict=True))
         for title, name_of in SPLIT_BY.items():
             parts = self._split(rows, name_of)
             if parts:
