@@ -473,6 +473,9 @@ def surprise_arguments(parser: ArgumentParser) -> None:
         "--horizon", type=int, default=None, help="in its steps (default: the farthest)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the shuffling")
+    parser.add_argument(
+        "--rerun", action="store_true", help="also a file for the Rerun viewer (the extra `rerun`)"
+    )
 
 
 def surprise(config: Namespace) -> None:
@@ -483,7 +486,12 @@ def surprise(config: Namespace) -> None:
         raise InputError("give both --level and --horizon, or neither")
     place = None if config.level is None else (config.level, config.horizon)
     summaries = surprise_videos(
-        config.checkpoint, config.videos, Path(config.out), place, seed=config.seed
+        config.checkpoint,
+        config.videos,
+        Path(config.out),
+        place,
+        seed=config.seed,
+        rerun=config.rerun,
     )
     for summary in summaries:
         print(summary["folder"])
