@@ -158,6 +158,11 @@ notebooks: $(INSTALLED) ## run every notebook and store its outputs (after make 
 	  echo $$notebook; \
 	  $(PYTHON) -m nbconvert --log-level WARN --to notebook --execute --inplace $$notebook; done
 
+.PHONY: lab
+lab: $(INSTALLED) ## open the notebooks in JupyterLab, with this environment as their kernel
+	@$(PYTHON) -m ipykernel install --sys-prefix --name worldmodel --display-name worldmodel >/dev/null
+	@$(PYTHON) -m jupyterlab --notebook-dir notebooks $(LAB_ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## style and types
 	@$(PYTHON) -m ruff check .
