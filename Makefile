@@ -161,7 +161,7 @@ notebooks: $(INSTALLED) ## run every notebook and store its outputs (after make 
 .PHONY: lab
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, with this environment as their kernel
 	@$(PYTHON) -m ipykernel install --sys-prefix --name worldmodel --display-name worldmodel >/dev/null
-	@$(PYTHON) -m jupyterlab --notebook-dir notebooks $(LAB_ARGS)
+	@$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB_ARGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## style and types

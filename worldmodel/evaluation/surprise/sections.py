@@ -93,6 +93,8 @@ def headline_section(
     reader = _Reader(scores, choice, spans, seed)
     groups = groups_of(scores.kinds)
     section = {name: reader.group(rows) for name, rows in groups.items()}
+    for kind in sorted(set(scores.kinds.tolist())):
+        section[kind]["wins"] = reader.wins_by_block(groups[kind])
     for rows in tiers_of(scores.kinds).values():
         _correct([section[kind] for kind in sorted(set(scores.kinds[rows].tolist()))])
     for kind in left_out:
@@ -191,6 +193,10 @@ class _Reader:
         networks = (scores.space, *(other.space for other in scores.untrained))
         self.spaces = [space[place] for space in networks if place in space]
 
+    def wins_by_block(self, rows: np.ndarray) -> dict[str, float]:
+        """What came of each block of some rows, so that runs can be compared block by block."""
+        return {self.scores.keys[row]: float(self.wins[row]) for row in np.flatnonzero(rows)}
+
     def group(self, rows: np.ndarray) -> Section:
         """All measures of the blocks of some rows, a mask `(num_blocks,)`."""
         kinds, wins, choice = self.scores.kinds[rows], self.wins[rows], self.choice
@@ -218,9 +224,6 @@ class _Reader:
             entry["null"]["untrained"] = untrained_null(others, kinds, self.seed)
         if self.spaces:
             entry["peak_space"] = self._peak_space(rows)
-        if len(set(kinds.tolist())) == 1:
-            keys = [key for key, own in zip(self.scores.keys, rows, strict=True) if own]
-            entry["wins"] = dict(zip(keys, wins.tolist(), strict=True))
         for title, name_of in SPLIT_BY.items():
             parts = self._split(rows, name_of)
             if parts:
