@@ -133,7 +133,9 @@ class Pictures(Callback):
         assert self._clip is not None
         tokens, _ = run_apart(trainer, pl_module, self._clip)
         own = [level[0] for level in tokens]
-        before: Sequence[np.ndarray | None] = self._along or [None] * len(own)
+        before: list[np.ndarray | None] = [None] * len(own)
+        if self._along is not None:
+            before = list(self._along)
         self._along = [
             figures.main_directions(values, like) for values, like in zip(own, before, strict=True)
         ]

@@ -120,7 +120,11 @@ def _draw_differences(axes: Axes, comparison: Comparison, number: int) -> None:
     base, other = comparison.groups[0].name, comparison.groups[number + 1].name
     axes.set_title(f"{other} − {base}", fontsize=11, loc="left")
     axes.set_xlabel("← worse        better →", fontsize=9.5)
-    words = (("better", GREEN, GREEN), ("worse", RED, RED), ("undecided", GREY, "white"))
+    words = (
+        ("better", GREEN, GREEN),
+        ("worse", RED, RED),
+        ("undecided, no interval", GREY, "white"),
+    )
     handles = []
     for label, colour, face in words:
         handles.append(Line2D([], [], marker="o", color=colour, markerfacecolor=face, label=label))
