@@ -170,6 +170,11 @@ docs: $(INSTALLED) ## these pages as a site, in build/docs/  [LINKS=1 asks the s
 	@$(if $(LINKS),$(SITE) --builder linkcheck docs build/links)
 	@echo "site: build/docs/index.html"
 
+.PHONY: lab
+lab: $(INSTALLED) ## open the notebooks in JupyterLab, with this environment as their kernel
+	@$(PYTHON) -m ipykernel install --sys-prefix --name worldmodel --display-name worldmodel >/dev/null
+	@$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB_ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## style and types
 	@$(PYTHON) -m ruff check .

@@ -1,6 +1,7 @@
 """Training through the command line, as a person types it."""
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
@@ -267,3 +268,30 @@ def test_fit__clip_too_short_for_the_horizons(shards, tmp_path, capsys):
 def test_fit__a_checkpoint_that_is_none(shards, tmp_path, capsys):
     assert fit(shards, tmp_path, "--ckpt_path", str(tmp_path / "none.ckpt")) == 2
     assert "none.ckpt" in capsys.readouterr().err
+
+
+def test_fit__a_logger_whose_package_is_missing_is_one_line(shards, tmp_path, capsys):
+    if importlib.util.find_spec("wandb") is not None:
+        pytest.skip("wandb is installed")
+    config = tmp_path / "wandb.yaml"
+    logger = {
+        "class_path": "lightning.pytorch.loggers.WandbLogger",
+        "init_args": {"save_dir": str(tmp_path), "offline": True},
+    }
+    config.write_text(yaml.safe_dump({"trainer": {"logger": [logger]}}))
+    assert fit(shards, tmp_path, "--config", str(config)) == 2
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
+    assert line.endswith("needs wandb, which is not installed: pip install wandb")
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_fit__weights_and_biases_offline_needs_no_account(shards, tmp_path):
+    pytest.importorskip("wandb")
+    config = tmp_path / "wandb.yaml"
+    logger = {
+        "class_path": "lightning.pytorch.loggers.WandbLogger",
+        "init_args": {"save_dir": str(tmp_path), "offline": True},
+    }
+    config.write_text(yaml.safe_dump({"trainer": {"logger": [logger]}}))
+    assert fit(shards, tmp_path, "--config", str(config)) == 0
+    assert list(tmp_path.rglob("offline-run-*"))

@@ -408,6 +408,28 @@ def page(config: Namespace) -> None:
     print(write_page(Path(config.report)))
 
 
+def compare_arguments(parser: ArgumentParser) -> None:
+    """Reports of several runs side by side, and which differences are more than chance."""
+    parser.add_argument(
+        "runs",
+        type=str,
+        nargs="+",
+        help="runs' versions such as runs/tiny/version_0, folders of reports or exports, "
+        "report.json files, names of shipped models; others are compared with the first, and "
+        "seeds of one configuration are taken together",
+    )
+    parser.add_argument("--out", type=str, default=None, help="folder of page, numbers and picture")
+
+
+def compare(config: Namespace) -> None:
+    """Run `compare`."""
+    from worldmodel.compare.run import PICTURE, compare
+
+    print(compare(config.runs, None if config.out is None else Path(config.out)))
+    if config.out is not None:
+        print(f"picture: {os.path.join(config.out, PICTURE)}")
+
+
 def ablate_arguments(parser: ArgumentParser) -> None:
     """Train variants of a configuration at equal budget, and compare what they have learned."""
     parser.add_argument(
@@ -464,6 +486,9 @@ def surprise_arguments(parser: ArgumentParser) -> None:
         "--horizon", type=int, default=None, help="in its steps (default: the farthest)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the shuffling")
+    parser.add_argument(
+        "--rerun", action="store_true", help="also a file for the Rerun viewer (the extra `rerun`)"
+    )
 
 
 def surprise(config: Namespace) -> None:
@@ -474,7 +499,12 @@ def surprise(config: Namespace) -> None:
         raise InputError("give both --level and --horizon, or neither")
     place = None if config.level is None else (config.level, config.horizon)
     summaries = surprise_videos(
-        config.checkpoint, config.videos, Path(config.out), place, seed=config.seed
+        config.checkpoint,
+        config.videos,
+        Path(config.out),
+        place,
+        seed=config.seed,
+        rerun=config.rerun,
     )
     for summary in summaries:
         print(summary["folder"])
@@ -513,6 +543,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "verify": (verify_arguments, verify),
     "evaluate": (evaluate_arguments, evaluate),
     "page": (page_arguments, page),
+    "compare": (compare_arguments, compare),
     "surprise": (surprise_arguments, surprise),
     "encode": (encode_arguments, encode),
     "export": (export_arguments, export),

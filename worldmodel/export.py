@@ -133,7 +133,16 @@ def read_run_config(checkpoint: Path) -> dict[str, Any]:
         InputError: it cannot be read.
     """
     folder = checkpoint.resolve().parent
-    path = (folder.parent if folder.name == "checkpoints" else folder) / RUN_CONFIG_NAME
+    return read_run_folder(folder.parent if folder.name == "checkpoints" else folder)
+
+
+def read_run_folder(folder: Path) -> dict[str, Any]:
+    """The `config.yaml` in a run's folder; empty if there is none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = folder / RUN_CONFIG_NAME
     if not path.is_file():
         return {}
     try:

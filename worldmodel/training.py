@@ -1,5 +1,6 @@
 """`fit` and `validate`: Lightning's command line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from worldmodel.callbacks import (
     EndTogether,
     LastCheckpoint,
     LevelMonitor,
+    Pictures,
     Preflight,
     RunProgressBar,
     RunRecord,
@@ -30,14 +32,17 @@ from worldmodel.runs import choose_run
 from worldmodel.strategy import ShardedStrategy  # noqa: F401  # known by its name from here on
 from worldmodel.task import WorldModelTask
 
+# How Lightning's loggers say that the package they log with is not there.
+NOT_INSTALLED = re.compile(r"Requirement '(?P<package>[\w-]+)[^']*' not met")
+
 
 class TrainCLI(LightningCLI):
     """Trains `WorldModelTask` on `ClipDataModule`.
 
     Beside Lightning's own options: `--name` (the run's files go to `runs/<name>/<version>/`),
-    `--checkpoint.…` and `--best.…` (what is kept), and two words for `--ckpt_path`: `last` goes on
-    with the newest run of that name, `unfinished` too, but only if it was cut short; both start
-    afresh where there is nothing to go on with.
+    `--checkpoint.…` and `--best.…` (what is kept), `--pictures.…` (what is drawn meanwhile), and
+    two words for `--ckpt_path`: `last` goes on with the newest run of that name, `unfinished` too,
+    but only if it was cut short; both start afresh where there is nothing to go on with.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
@@ -86,6 +91,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="run", help="of the run, and its folder")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(BestCheckpoint, "best")
+        parser.add_lightning_class_args(Pictures, "pictures")
 
     def before_instantiate_classes(self) -> None:
         config = self.config[str(self.subcommand)]
@@ -101,6 +107,19 @@ class TrainCLI(LightningCLI):
         folder, checkpoint = choose_run(runs, config.ckpt_path, config.trainer.max_steps)
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
         config.checkpoint.dirpath = str(folder / "checkpoints")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:  # the parser puts what a constructor says into its own error
+            missing = NOT_INSTALLED.search(str(error))
+            if missing is None:
+                raise
+            package = missing["package"]
+            raise InputError(
+                f"the configuration names a logger that needs {package}, which is not installed: "
+                f"pip install {package}"
+            ) from error
 
     def after_instantiate_classes(self) -> None:
         if self.subcommand == "fit" and self.datamodule.quarantine is None:

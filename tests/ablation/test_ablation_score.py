@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from worldmodel.ablation.readings import all_measures
 from worldmodel.ablation.score import (
     EFFORT,
     TEST_EVENT_CLIPS,
@@ -25,6 +24,7 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.measure import Effort, Run, choose_blocks, measure
 from worldmodel.evaluation.passes import Pace
+from worldmodel.evaluation.readings import all_measures
 from worldmodel.models.checkpoint import load_model
 
 

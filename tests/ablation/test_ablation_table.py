@@ -9,7 +9,8 @@ import pytest
 from made_up_results import sections, study_in, write_result
 from scipy import stats
 
-from worldmodel.ablation.readings import (
+from worldmodel.ablation.table import ablation_page, read_findings, write_tables
+from worldmodel.evaluation.readings import (
     DEPTH,
     OVERALL,
     VISIBLE,
@@ -18,9 +19,9 @@ from worldmodel.ablation.readings import (
     best_of,
     key_measures,
     read_group,
+    reading_text,
     seed_half_width,
 )
-from worldmodel.ablation.table import ablation_page, cell, read_findings, write_tables
 
 
 def result(**scores: float) -> dict:
@@ -107,10 +108,12 @@ def test_bold_is_who_is_better_than_all_others_beyond_the_intervals() -> None:
 
 
 def test_cells_show_score_interval_and_null() -> None:
-    assert cell(None) == "-"
-    assert cell(Reading(0.0)) == "0.00"
-    assert cell(Reading(0.456, 0.4, 0.5, 0.2), bold=True) == "**0.46** (0.40 to 0.50) / 0.20"
-    assert cell(Reading(0.4216, null=1.0), 3) == "0.422 / 1.000"
+    assert reading_text(None) == "-"
+    assert reading_text(Reading(0.0)) == "0.00"
+    assert (
+        reading_text(Reading(0.456, 0.4, 0.5, 0.2), bold=True) == "**0.46** (0.40 to 0.50) / 0.20"
+    )
+    assert reading_text(Reading(0.4216, null=1.0), 3) == "0.422 / 1.000"
 
 
 def test_a_page_has_a_table_for_each_question_and_a_summary(tmp_path: Path) -> None:

@@ -123,3 +123,16 @@ def test_prediction_over_time_places_errors_at_the_end_of_the_step_predicted() -
 def test_no_figure_is_kept_by_pyplot() -> None:
     figures.prediction_over_time([torch.zeros(4, 1, 1)], [{1: torch.zeros(4, 1, 1)}], 8.0)
     assert not _pylab_helpers.Gcf.figs
+
+
+def test_surprise_levels_has_a_panel_for_each_level() -> None:
+    curves = [np.ones((4, 6)), 2 * np.ones((4, 3))]
+    seconds = [np.arange(6) / 8, np.arange(3) / 4]
+    figure = figures.surprise_levels(curves, [0.3], seconds, ["level 0", "level 1"], "a block")
+    assert [axes.get_title() for axes in figure.axes] == ["level 0", "level 1"]
+    for axes in figure.axes:
+        assert len(axes.lines) == 5 and axes.get_xlabel() == "time, s"  # four clips and the event
+        assert axes.get_ylim()[0] == 0
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[2:] == ["AB, impossible", "BA, impossible", "change of worlds, hidden"]

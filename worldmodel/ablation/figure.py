@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from worldmodel.ablation.readings import AnyMeasure, Reading, key_measures, read_group
 from worldmodel.ablation.study import Question, Study, Variant
 from worldmodel.ablation.table import SPECTRUM_QUESTION, Findings, read_findings
 from worldmodel.evaluation.figures import BLACK, BLUE, DPI, GREEN, LEVEL_COLOURS, ORANGE, SKY
+from worldmodel.evaluation.readings import AnyMeasure, Reading, key_measures, read_group
 
 FIGURE, SPECTRUM = "ablation.png", "spectrum.png"
 DEFAULT = "default"

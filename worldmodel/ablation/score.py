@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from worldmodel.ablation.readings import KINDS
 from worldmodel.ablation.spectrum import TokenMoments, Watch
 from worldmodel.data.shards import SampleRef
 from worldmodel.errors import InputError
@@ -35,6 +34,7 @@ from worldmodel.evaluation.measure import (
 )
 from worldmodel.evaluation.network import CHUNK, levels_of
 from worldmodel.evaluation.passes import Pace, run_pass
+from worldmodel.evaluation.readings import KINDS
 from worldmodel.evaluation.report import finite
 from worldmodel.memory import keep_freed_memory
 from worldmodel.models.checkpoint import LoadedModel, load_model

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldmodel.ablation.readings import (
+from worldmodel.ablation.study import Question, Study, Variant
+from worldmodel.evaluation.readings import (
+    MISSING,
     AnyMeasure,
-    Reading,
     Result,
     all_measures,
     best_of,
     key_measures,
     num_levels,
     read_group,
+    reading_text,
     seed_half_width,
 )
-from worldmodel.ablation.study import Question, Study, Variant
 from worldmodel.evaluation.section_tables import table
 
 PAGE = "ablation.md"
-MISSING = "-"
 # The question whose variants' spectra are drawn.
 SPECTRUM_QUESTION = "scope"
 EXPLANATION = """\
@@ -174,19 +174,10 @@ def cells(
     """A number of several variants, as text; the best is bold where it is so beyond chance."""
     readings = [read_group(measure, group, seed_half) for group in groups]
     best = best_of(measure, readings)
-    return [cell(each, measure.digits, bold=number == best) for number, each in enumerate(readings)]
-
-
-def cell(reading: Reading | None, digits: int = 2, *, bold: bool = False) -> str:
-    """One number as text: score, interval, and its null after a slash."""
-    if reading is None:
-        return MISSING
-    shown = f"{reading.value:.{digits}f}"
-    if bold:
-        shown = f"**{shown}**"
-    if reading.low is not None and reading.high is not None:
-        shown += f" ({reading.low:.{digits}f} to {reading.high:.{digits}f})"
-    return shown if reading.null is None else f"{shown} / {reading.null:.{digits}f}"
+    return [
+        reading_text(each, measure.digits, bold=number == best)
+        for number, each in enumerate(readings)
+    ]
 
 
 def _plain(group: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from worldmodel.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from worldmodel.callbacks.levels import LevelMonitor
+from worldmodel.callbacks.pictures import Pictures
 from worldmodel.callbacks.preflight import Preflight
 from worldmodel.callbacks.processes import ThreadsPerProcess
 from worldmodel.callbacks.progress import RunProgressBar
@@ -16,6 +17,7 @@ __all__ = [
     "EndTogether",
     "LastCheckpoint",
     "LevelMonitor",
+    "Pictures",
     "Preflight",
     "RunProgressBar",
     "RunRecord",

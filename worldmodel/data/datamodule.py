@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from lightning import LightningDataModule
 
+from worldmodel.clips import ClipBatch
 from worldmodel.data import sampling
 from worldmodel.data.catalog import MAX_KEPT_SAMPLES, Catalog, open_catalog, shard_names
 from worldmodel.data.index import left_out_kinds
@@ -216,6 +217,14 @@ class ClipDataModule(LightningDataModule):
         dataset = self._dataset(self.val_refs, training=False)
         videos = max(1, self.batch_size // len(self.rates))
         return self._loader(dataset, FixedSampler(len(dataset), videos))
+
+    def val_clip(self, number: int = 0) -> ClipBatch:
+        """One validation clip, as validation sees it; decoded here and now.
+
+        Raises:
+            InputError: the sample is broken.
+        """
+        return self._dataset(self.val_refs, training=False)[number]
 
     def _dataset(self, refs: Catalog, training: bool) -> ClipDataset:
         return ClipDataset(

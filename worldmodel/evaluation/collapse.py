@@ -18,6 +18,16 @@ ROUNDING_SHARE = 1e-12
 COLLAPSED_RANK = 0.05
 
 
+def has_collapsed(effective_rank: float, dim: int) -> bool:
+    """Whether a level's tokens use so few of their directions that what it predicts says nothing.
+
+    Args:
+        effective_rank: of its tokens, 1 to D.
+        dim: width D of a token.
+    """
+    return effective_rank < max(COLLAPSED_RANK * dim, 1.5)
+
+
 class TokenMoments(Metric):
     """Count, sum and second moment of tokens, in float64: all that spread and rank need.
 
@@ -87,8 +97,3 @@ class EffectiveRank(TokenMoments):
             return torch.ones_like(self.count)
         share = singular / singular.sum()
         return torch.special.entr(share).sum().exp()
-
-
-def has_collapsed(effective_rank: float, dim: int) -> bool:
-    """Whether tokens of width `dim` use so few directions that they say next to nothing."""
-    return effective_rank < max(COLLAPSED_RANK * dim, 1.5)

@@ -222,6 +222,16 @@ def surprise_block(
             grid[row, column].imshow(as_image(worlds[row, frame]))
         grid[row, 0].set_ylabel(f"world {name}")
     axes = plot.subplots()
+    _four_curves(axes, curves, event_seconds, seconds)
+    axes.set(ylabel="surprise (distance of tokens)", title=title)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def _four_curves(
+    axes: Any, curves: np.ndarray, event_seconds: Sequence[float], seconds: np.ndarray
+) -> None:
+    """Surprise of the possible and impossible clips of a block over time."""
     styles = (
         ("AA, possible", BLUE, "-"),
         ("BB, possible", SKY, "-"),
@@ -238,9 +248,36 @@ def surprise_block(
             linestyle=":",
             label="change of worlds, hidden" if number == 0 else None,
         )
-    axes.set(xlabel="time, s", ylabel="surprise (distance of tokens)", title=title)
+    axes.set_xlabel("time, s")
     axes.set_xlim(0, None)
-    axes.legend(fontsize=7)
+
+
+def surprise_levels(
+    curves: Sequence[np.ndarray],
+    event_seconds: Sequence[float],
+    seconds: Sequence[np.ndarray],
+    titles: Sequence[str],
+    heading: str,
+) -> Figure:
+    """Surprise over time of the four clips of one block, a panel for each level.
+
+    Args:
+        curves: per level `(4, steps)`, of AA, BB, AB, BA.
+        event_seconds: when the impossible clips change worlds.
+        seconds: per level `(steps,)`, the time at which each step ends.
+        titles: above the panels.
+        heading: above all of them.
+    """
+    figure = _figure(3.8 * len(curves), 3.2)
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, values, times, title in zip(panels, curves, seconds, titles, strict=True):
+        _four_curves(axes, values, event_seconds, times)
+        axes.set_title(title, fontsize=9)
+        axes.set_ylim(0, None)
+    panels[0].set_ylabel("surprise (distance of tokens)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.suptitle(heading, fontsize=10)
     return figure
 
 
@@ -337,28 +374,56 @@ def position_ahead(section: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-def token_colours(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
+def main_directions(tokens: Tensor, like: np.ndarray | None = None) -> np.ndarray:
+    """Where tokens lie along their three main directions.
+
+    Args:
+        tokens: `(T, N, D)` of one clip.
+        like: `(T N, 3)`, such as what this returned for the same clip earlier in training. Main
+            directions come in any order and sign; of all rotations and mirrorings of the three that
+            one is taken which is nearest to it.
+
+    Returns:
+        `(T N, 3)`, mean 0; zero where there are fewer than three directions.
+    """
+    flat = tokens.double().flatten(0, 1)
+    centred = (flat - flat.mean(0)).numpy()
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    along = np.zeros((len(flat), 3))
+    along[:, : min(3, len(directions))] = centred @ directions[:3].T
+    if like is None:
+        return along
+    # Orthogonal Procrustes: the rotation that brings the two together best.
+    left, _, right = np.linalg.svd(along.T @ (like - like.mean(0)))
+    return along @ left @ right
+
+
+def token_colours(
+    tokens: Tensor, grid: tuple[int, int], along: np.ndarray | None = None
+) -> np.ndarray:
     """Three main directions of tokens as red, green and blue.
 
     Args:
         tokens: `(T, N, D)` of one clip.
         grid: rows and columns of the N tokens.
+        along: of `main_directions`, where they are known already.
 
     Returns:
         `(T, rows, columns, 3)`, 0 to 1; fewer than three directions leave a colour at one half.
     """
-    flat = tokens.double().flatten(0, 1)
-    centred = flat - flat.mean(0)
-    _, _, directions = np.linalg.svd(centred.numpy(), full_matrices=False)
-    along = centred.numpy() @ directions[:3].T
+    along = main_directions(tokens) if along is None else along
     low, high = np.percentile(along, [2, 98], axis=0)
-    colours = np.full((len(flat), 3), 0.5)
-    colours[:, : along.shape[1]] = np.clip((along - low) / np.maximum(high - low, 1e-9), 0, 1)
+    spread = high - low
+    colours = np.clip((along - low) / np.maximum(spread, 1e-9), 0, 1)
+    colours[:, spread <= 1e-9] = 0.5
     return colours.reshape(len(tokens), *grid, 3)
 
 
 def token_strip(
-    frames: Tensor, tokens: Sequence[Tensor], grids: Sequence[tuple[int, int]]
+    frames: Tensor,
+    tokens: Sequence[Tensor],
+    grids: Sequence[tuple[int, int]],
+    along: Sequence[np.ndarray] | None = None,
 ) -> Figure:
     """Frames of a clip over the tokens of each level, coloured by their three main directions.
 
@@ -366,6 +431,7 @@ def token_strip(
         frames: uint8 `(T, C, H, W)`.
         tokens: per level `(T_l, N_l, D_l)`.
         grids: per level rows and columns.
+        along: per level what `main_directions` gave, where it is known already.
     """
     count = 8
     figure = _figure(11.0, 1.45 * (len(tokens) + 1))
@@ -376,7 +442,7 @@ def token_strip(
         axes[0, column].set_title(f"frame {frame}", fontsize=8)
     axes[0, 0].set_ylabel("frames")
     for level, (values, grid) in enumerate(zip(tokens, grids, strict=True)):
-        colours = token_colours(values, grid)
+        colours = token_colours(values, grid, None if along is None else along[level])
         span = len(frames) // len(values)
         for column, frame in enumerate(chosen):
             axes[level + 1, column].imshow(colours[min(frame // span, len(values) - 1)])

@@ -1,9 +1,11 @@
 """Where a report comes from: which model, which set, which code."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from worldmodel.environment import describe_environment
+from worldmodel.evaluation.protocol import PROTOCOL
 from worldmodel.models.checkpoint import LoadedModel
 
 # Index hash of the default set as first generated (x86-64, the pinned renderer). Another CPU may
@@ -22,6 +24,7 @@ def describe(model: LoadedModel, index: str, counts: Mapping[str, int]) -> dict[
     return {
         **describe_environment(),
         **describe_model(model),
+        "protocol_sha256": hashlib.sha256(PROTOCOL.encode()).hexdigest(),
         "data": {
             "index_sha256": index,
             "split": "test",

@@ -72,6 +72,8 @@ def test_sections_carry_counts_intervals_and_nulls() -> None:
     assert (reveal["level"], reveal["horizon"], reveal["context_frames"]) == (0, 1, 0)
     assert reveal["place"] == "level 0, 1 step (0.12 s) ahead"
     assert reveal["num_blocks"] == 10
+    assert reveal["wins"] == {str(number): win for number, win in enumerate(wins)}
+    assert "wins" not in sections["surprise"]["overall"]
     assert reveal["relative_accuracy"] == pytest.approx(0.75)
     assert reveal["pair_accuracy"] == reveal["relative_accuracy_max"] == pytest.approx(0.75)
     assert reveal["ci95"][0] < 0.75 < reveal["ci95"][1]

@@ -93,6 +93,8 @@ def headline_section(
     reader = _Reader(scores, choice, spans, seed)
     groups = groups_of(scores.kinds)
     section = {name: reader.group(rows) for name, rows in groups.items()}
+    for kind in sorted(set(scores.kinds.tolist())):
+        section[kind]["wins"] = reader.wins_by_block(groups[kind])
     for rows in tiers_of(scores.kinds).values():
         _correct([section[kind] for kind in sorted(set(scores.kinds[rows].tolist()))])
     for kind in left_out:
@@ -190,6 +192,10 @@ class _Reader:
         ]
         networks = (scores.space, *(other.space for other in scores.untrained))
         self.spaces = [space[place] for space in networks if place in space]
+
+    def wins_by_block(self, rows: np.ndarray) -> dict[str, float]:
+        """What came of each block of some rows, so that runs can be compared block by block."""
+        return {self.scores.keys[row]: float(self.wins[row]) for row in np.flatnonzero(rows)}
 
     def group(self, rows: np.ndarray) -> Section:
         """All measures of the blocks of some rows, a mask `(num_blocks,)`."""

@@ -42,6 +42,12 @@ from worldmodel.evaluation.videos.long_video import (
     plan_windows,
     stream_surprise,
 )
+from worldmodel.evaluation.videos.rerun_file import (
+    RERUN_NAME,
+    import_rerun,
+    tokens_of,
+    write_rerun,
+)
 from worldmodel.evaluation.videos.video_figures import (
     CHECK_TITLES,
     MAX_COLUMNS,
@@ -458,11 +464,17 @@ class _Job:
     """One model on one video after another."""
 
     def __init__(
-        self, model: LoadedModel, device: torch.device, place: Place | None, seed: int
+        self,
+        model: LoadedModel,
+        device: torch.device,
+        place: Place | None,
+        seed: int,
+        rerun: bool = False,
     ) -> None:
         self.network: Network = model.network
         self.clip, self.sha256 = model.clip, model.sha256
         self.device, self.place, self.seed = device, place, seed
+        self.rerun = rerun
         levels = levels_of(model.network)
         self.spans = tuple(level.span for level in levels)
         self.plan = plan_windows(levels, self.clip.num_frames)
@@ -472,6 +484,8 @@ class _Job:
         started = time.monotonic()
         with tempfile.TemporaryFile(dir=folder) as store:
             measured = self.measure(source.path, store, bar)
+            if self.rerun:
+                self.record(source, measured, folder / RERUN_NAME)
         pictures = draw_video(folder / "annotated.mp4", source, measured, bar)
         write_curves(folder, source, measured, pictures)
         seconds = round(time.monotonic() - started, 2)
@@ -492,6 +506,13 @@ class _Job:
         timeline = Timeline(video.seconds, 1 / video.fps, self.spans, cuts)
         checks = self.check(curves, video, bar)
         return Measured(video, timeline, curves, combined, peaks, shown, checks)
+
+    def record(self, source: Source, measured: Measured, path: Path) -> None:
+        """Write the file for the Rerun viewer."""
+        video = measured.video
+        tokens = tokens_of(self.network, video.frames, self.clip.num_frames, self.device)
+        pictures, combined = walk_pictures(source.path, video), measured.combined
+        write_rerun(path, pictures, video.seconds, tokens, self.network, measured.curves, combined)
 
     def score(self, video: SampledVideo, order: np.ndarray, bar: Any) -> dict[Place, SurpriseCurve]:
         """Surprise at every place over the video's frames in some order."""
@@ -607,6 +628,7 @@ def surprise_videos(
     place: Place | None = None,
     device: torch.device | None = None,
     seed: int = 0,
+    rerun: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure a model's surprise over time on videos; results go to a folder for each.
 
@@ -620,6 +642,7 @@ def surprise_videos(
         place: level and horizon whose map is shown; by default the farthest horizon of level 0.
         device: where the model runs; a GPU where there is one by default.
         seed: of shuffling and bootstrap.
+        rerun: write `surprise.rrd` as well, for the Rerun viewer.
 
     Returns:
         The summaries of the videos that could be used, by name.
@@ -628,11 +651,13 @@ def surprise_videos(
         InputError: no such checkpoint, video or place, `out` cannot be written, a file that was
             named by itself cannot be used, or none can. Results of the others are there.
     """
+    if rerun:
+        import_rerun()  # before anything is computed
     model = load_model(checkpoint)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.network.to(device)
     sources, named = find_sources(videos)
-    job = _Job(model, device, place, seed)
+    job = _Job(model, device, place, seed, rerun)
     choose_shown(job.plan.places, place)
     summaries, failed = [], {}
     for source in sources:

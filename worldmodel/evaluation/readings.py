@@ -1,18 +1,23 @@
-"""The numbers that variants are compared by: each with its interval and its null.
+"""The numbers that models are compared by: each with its interval and its null.
 
 A run's own interval is that of its report, from resampled clips or blocks. Runs of the same
-configuration differ by chance as well: where some variants of a study have several seeds, the
-variance between seeds is pooled over them and counts for every variant.
+configuration differ by chance as well: where some configurations have several seeds, the variance
+between seeds is pooled over them and counts for every one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
+from worldmodel.evaluation.surprise.choice import OPEN_KINDS
+
 Result = Mapping[str, Any]
+"""A report, or the result of a study's run, which has a report's sections below `sections`."""
+
+MISSING = "-"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Measure:
 
     Attributes:
         name: in tables.
-        section: names of nested sections, below `sections`.
+        section: names of nested sections.
         score: key of the number there; `interval` that of its interval.
         null: keys from the section to the number's null, or the null itself.
         higher_is_better: or lower, or None where it is neither.
@@ -60,7 +65,7 @@ class Measure:
 
     def read(self, result: Result) -> Reading | None:
         """The number in one result; None where it was not measured."""
-        section = _at(result.get("sections"), self.section)
+        section = _at(sections_of(result), self.section)
         value = _number(section, (self.score,))
         if value is None:
             return None
@@ -101,6 +106,11 @@ class LevelMean:
 AnyMeasure = Measure | LevelMean
 
 
+def sections_of(result: Result) -> Any:
+    """A report's sections by their names."""
+    return result.get("sections", result)
+
+
 def _at(section: Any, names: Sequence[str]) -> Mapping[str, Any]:
     """A nested section; an empty one where there is none."""
     for name in names:
@@ -116,7 +126,7 @@ def _number(section: Mapping[str, Any], path: Sequence[str]) -> float | None:
 
 def num_levels(results: Sequence[Result]) -> int:
     """Levels of the model that has most of them."""
-    return max((len(_at(each.get("sections"), ("collapse",))) for each in results), default=0)
+    return max((len(_at(sections_of(each), ("collapse",))) for each in results), default=0)
 
 
 class _AtLongestHorizon(Measure):
@@ -124,7 +134,7 @@ class _AtLongestHorizon(Measure):
 
     def read(self, result: Result) -> Reading | None:
         """The number in one result; None where the level predicts nothing."""
-        horizons = _at(result.get("sections"), self.section)
+        horizons = _at(sections_of(result), self.section)
         if not horizons:
             return None
         longest = max(horizons, key=lambda name: int(name.removeprefix("h")))
@@ -147,6 +157,45 @@ def prediction_measures(levels: int, score: str, name: str) -> list[Measure]:
     ]
 
 
+@dataclass(frozen=True)
+class _FramesAhead(Measure):
+    """A number of a level at the horizon that reaches so many frames ahead.
+
+    Attributes:
+        frames: of the horizon.
+    """
+
+    frames: int = 0
+
+    def read(self, result: Result) -> Reading | None:
+        """The number in one result; None where the level has no such horizon."""
+        for name, values in _at(sections_of(result), self.section).items():
+            if isinstance(values, Mapping) and values.get("horizon_frames") == self.frames:
+                return self.within(name).read(result)
+        return None
+
+    def within(self, name: str) -> Measure:
+        """The number at one of the level's horizons, by its name."""
+        section, known = (*self.section, name), (self.higher_is_better, self.digits)
+        return Measure(self.name, section, self.score, self.interval, self.null, *known)
+
+
+def frames_in_common(results: Sequence[Result], section: str, level: int) -> int | None:
+    """How far ahead, in frames, all models look that predict at a level; None where none does so.
+
+    Args:
+        results: of any number of models; those without the level say nothing.
+        section: `prediction` or `position_ahead`.
+        level: which one.
+    """
+    reached = [
+        {each["horizon_frames"] for each in horizons.values() if "horizon_frames" in each}
+        for horizons in (_at(sections_of(each), (section, f"level{level}")) for each in results)
+        if horizons
+    ]
+    return max(set.intersection(*reached), default=None) if reached else None
+
+
 SKILL = ("skill_ratio", "error ÷ best trivial predictor's")
 COPY = ("copy_ratio", "error ÷ that of copying")
 
@@ -158,7 +207,7 @@ def _position(part: str) -> Measure:
 
 def _surprise(kind: str) -> Measure:
     return Measure(
-        f"surprise, {kind}, relative accuracy",
+        f"surprise, {kind.replace('_', ' ')}, relative accuracy",
         ("surprise", kind),
         "relative_accuracy",
         "ci95",
@@ -189,9 +238,9 @@ DEPTH = Measure(
 )
 
 
-def all_measures(levels: int) -> list[AnyMeasure]:
-    """Every number of the tables, for models of at most so many levels."""
-    ranks = [
+def rank_measures(levels: int) -> list[Measure]:
+    """How many of its directions each level uses; neither many nor few are better."""
+    return [
         Measure(
             f"effective rank ÷ width, level {level}",
             ("collapse", f"level{level}"),
@@ -200,10 +249,14 @@ def all_measures(levels: int) -> list[AnyMeasure]:
         )
         for level in range(levels)
     ]
+
+
+def all_measures(levels: int) -> list[AnyMeasure]:
+    """Every number of the tables, for models of at most so many levels."""
     return [
         *prediction_measures(levels, *SKILL),
         *prediction_measures(levels, *COPY),
-        *ranks,
+        *rank_measures(levels),
         VISIBLE,
         PARTLY,
         HIDDEN,
@@ -220,6 +273,74 @@ def key_measures(levels: int) -> list[AnyMeasure]:
     skill = tuple(prediction_measures(levels, *SKILL))
     title = "error ÷ best trivial predictor's, mean over levels"
     return [LevelMean(title, skill), VISIBLE, HIDDEN, OVERALL, DEPTH]
+
+
+def _probe(name: str, *section: str, score: str = "r2") -> Measure:
+    """A probe's score with its interval, beside that of an untrained network."""
+    return Measure(name, section, score, f"ci95_{score}", ("null", "untrained", score))
+
+
+def report_measures(results: Sequence[Result]) -> dict[str, list[Measure]]:
+    """Every number by which reports are compared, by what it is about.
+
+    Predictions are read as far ahead as all models look that have the level.
+    """
+    levels = range(num_levels(results))
+    skills, ahead = [], []
+    for level in levels:
+        place = ("prediction", f"level{level}")
+        frames = frames_in_common(results, "prediction", level)
+        if frames is not None:
+            name = f"error ÷ best trivial, level {level}, {frames} frames ahead"
+            values = ("skill_ratio", None, 1.0, False, 3, frames)
+            skills.append(_FramesAhead(name, place, *values))
+        frames = frames_in_common(results, "position_ahead", level)
+        if frames is not None:
+            name = f"place, level {level}, {frames} frames ahead, r2"
+            null = ("null", "copy", "r2")
+            where = ("position_ahead", f"level{level}")
+            ahead.append(_FramesAhead(name, where, "r2", "ci95_r2", null, True, 2, frames))
+    ranks = rank_measures(len(levels))
+    return {
+        "prediction": [*skills, *ranks],
+        "depth": [
+            DEPTH,
+            replace(
+                DEPTH,
+                name="depth, convolution, rmse m",
+                section=("depth", "conv"),
+                null=("null", "untrained", "rmse_m"),
+            ),
+            replace(
+                DEPTH,
+                name="depth of objects, rmse m",
+                section=("depth", "objects"),
+                null=None,
+            ),
+        ],
+        "places": [
+            VISIBLE,
+            PARTLY,
+            HIDDEN,
+            *ahead,
+            VELOCITY,
+            _probe("velocity, hidden, r2", "velocity", "hidden"),
+            _probe("camera motion, r2", "camera_motion"),
+        ],
+        "things": [
+            _probe("category, balanced accuracy", "category", score="balanced_accuracy"),
+            *(_probe(f"{n}, AUROC", n, score="auroc") for n in ("animacy", "support", "contact")),
+            BEHIND,
+        ],
+        "expectation": [
+            *SURPRISES,
+            OVERALL,
+            *(_surprise(kind) for kind in (*OPEN_KINDS, "open_view")),
+            replace(
+                OVERALL, name="surprise, overall, unseen looks", section=("surprise_ood", "overall")
+            ),
+        ],
+    }
 
 
 def seed_half_width(measure: AnyMeasure, groups: Sequence[Sequence[Result]]) -> float | None:
@@ -287,3 +408,15 @@ def best_of(measure: AnyMeasure, readings: Sequence[Reading | None]) -> int | No
     number, best = max(known, key=lambda pair: sign * pair[1].value)
     others = [each for other, each in known if other != number]
     return None if any(best.overlaps(each) for each in others) else number
+
+
+def reading_text(reading: Reading | None, digits: int = 2, *, bold: bool = False) -> str:
+    """One number as text: score, interval, and its null after a slash; a dash where none is."""
+    if reading is None:
+        return MISSING
+    shown = f"{reading.value:.{digits}f}"
+    if bold:
+        shown = f"**{shown}**"
+    if reading.low is not None and reading.high is not None:
+        shown += f" ({reading.low:.{digits}f} to {reading.high:.{digits}f})"
+    return shown if reading.null is None else f"{shown} / {reading.null:.{digits}f}"
