@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
 
 from worldmodel.errors import InputError
@@ -31,7 +31,14 @@ from worldmodel.evaluation.figures import (
 )
 from worldmodel.evaluation.footage import Footage, find_samples, read_footage, read_samples
 from worldmodel.evaluation.measure import evenly
-from worldmodel.evaluation.network import CHUNK, Network, levels_of, one_thread, pad_chunk, run_chunk
+from worldmodel.evaluation.network import (
+    CHUNK,
+    Network,
+    levels_of,
+    one_thread,
+    pad_chunk,
+    run_chunk,
+)
 from worldmodel.evaluation.passes import Pace, run_pass
 from worldmodel.evaluation.probes.depth import (
     MEAN,
@@ -191,6 +198,7 @@ def read_depth(
     clip: ClipSpec,
     root: Path,
     past: bool = False,
+    conv: bool = True,
     counts: Mapping[str, int] | None = None,
     pace: Pace | None = None,
 ) -> DepthReadings:
@@ -201,6 +209,7 @@ def read_depth(
         clip: the clips that they see.
         root: folder of a set of the physics world.
         past: probes of context states too.
+        conv: small convolutions too, which take most of the fitting.
         counts: clips of each split, evenly spread; `NUM_CLIPS` by default.
         pace: of passes over clips; changes no number.
 
@@ -221,7 +230,7 @@ def read_depth(
     learn, choose = (DepthSamples(len(kept[split])) for split in ("train", "val"))
     learn.add(kept["train"])
     choose.add(kept["val"])
-    probes = fit_depth(plan, learn, choose)
+    probes = fit_depth(plan, learn, choose, conv=conv)
     return DepthReadings(probes, kept["test"], _sums(probes, kept["test"]))
 
 
@@ -453,36 +462,45 @@ def train_cameras(
     return {name: load_model(path) for name, path in checkpoints.items()}
 
 
-Curve = tuple[np.ndarray, np.ndarray]
-"""Optimizer steps and values."""
+@dataclass(frozen=True)
+class Learned:
+    """How a training went.
+
+    Attributes:
+        steps, loss: `(n,)`, optimizer steps and the loss of their batches.
+        copy_ratio: per level the error at its longest horizon over that of a copy, when it was last
+            measured on a training batch.
+    """
+
+    steps: np.ndarray
+    loss: np.ndarray
+    copy_ratio: Sequence[float]
 
 
-def training_curves(models: Mapping[str, LoadedModel]) -> dict[str, tuple[Curve, Curve]]:
-    """Per run the loss, and level 0's error at its longest horizon over that of a copy.
+def learned(model: LoadedModel) -> Learned:
+    """Read a run's `metrics.csv`.
 
     Args:
-        models: loaded from checkpoints of `worldmodel fit`, beside whose folder `metrics.csv` lies.
+        model: loaded from a checkpoint of `worldmodel fit`, beside whose folder the file lies.
 
     Raises:
-        InputError: a run left no metrics.
+        InputError: the run left no metrics.
     """
-    curves = {}
-    for name, model in models.items():
-        path = model.file.parent.parent / "metrics.csv"
-        columns = read_metrics(path)
-        wanted = ("train/loss", "train/level0/copy_ratio")
-        if any(column not in columns for column in wanted):
-            raise InputError(f"{path} has no {' and '.join(wanted)}: train longer")
-        loss, copy = (columns[column] for column in wanted)
-        curves[name] = (loss[0] + 1, loss[1]), (copy[0] + 1, copy[1])
-    return curves
+    path = model.file.parent.parent / "metrics.csv"
+    columns = read_metrics(path)
+    ratios = [f"train/level{number}/copy_ratio" for number in range(len(model.network.levels))]
+    lacking = [column for column in ("train/loss", *ratios) if column not in columns]
+    if lacking:
+        raise InputError(f"{path} has no {', '.join(lacking)}: train longer")
+    steps, loss = columns["train/loss"]
+    return Learned(steps + 1, loss, [float(columns[column][1][-1]) for column in ratios])
 
 
 def study_depths(page: Path) -> dict[str, float]:
     """What the study of the recipe found, from its table in `docs/recipe.md`.
 
     Returns:
-        rmse in metres: `standing`, `moving`, `default` (one camera in five moves) and `untrained`.
+        rmse in metres: `standing`, `moving`, `one in five moves` (the default) and `untrained`.
 
     Raises:
         InputError: the page has no such table.
@@ -490,10 +508,11 @@ def study_depths(page: Path) -> dict[str, float]:
     wanted = {
         "all training cameras stand": "standing",
         "all training cameras move": "moving",
-        "**default**, three seeds": "default",
+        "**default**, three seeds": "one in five moves",
         "untrained network, or trivial predictor": "untrained",
     }
-    found, column = {}, None
+    found: dict[str, float] = {}
+    column = None
     for line in page.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if "depth, rmse m" in cells:
@@ -503,7 +522,7 @@ def study_depths(page: Path) -> dict[str, float]:
     if len(found) < len(wanted):
         lacking = sorted(set(wanted.values()) - found.keys())
         raise InputError(f"{page} has no table with depth of {', '.join(lacking)}")
-    return found
+    return {name: found[name] for name in wanted.values()}
 
 
 # --- Figures --------------------------------------------------------------------------------------
@@ -519,7 +538,7 @@ def _bare(axes: Any) -> None:
 
 
 def _map_rows(
-    figure: Figure,
+    figure: FigureBase,
     pictures: Tensor,
     titles: Sequence[str],
     rows: Sequence[tuple[str, np.ndarray, bool]],
@@ -538,7 +557,7 @@ def _map_rows(
     for axes in grid.flat:
         _bare(axes)
     for column, title in enumerate(titles):
-        grid[0, column].imshow(as_image(pictures[column]))
+        grid[0, column].imshow(as_image(pictures[column]), interpolation="nearest")
         grid[0, column].set_title(title, fontsize=8)
     grid[0, 0].set_ylabel("frame", fontsize=8)
     shown: dict[bool, tuple[Any, list[Any]]] = {}
@@ -604,7 +623,12 @@ def _dots(
         axes.plot([low, high], [row, row], color=colour, linewidth=2)
         axes.plot([value], [row], "o", color=colour, markersize=6)
         axes.annotate(
-            f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=7
+            f"{value:.3f}",
+            (value, row),
+            (0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
         )
     axes.set_yticks(range(len(entries)), [name for name, _, _ in entries], fontsize=8)
     axes.set_ylim(len(entries) - 0.5, -0.7)
@@ -613,7 +637,7 @@ def _dots(
 
 
 def depth_scores(readings: DepthReadings) -> Figure:
-    """rmse of every reader with its interval: over all cells, and over those of objects."""
+    """Error of every reader with its interval: over all cells, and over those of objects."""
     cases = readers(readings)
     figure = _figure(8.6, 0.42 * len(cases) + 1.2)
     parts = (("all cells", False), ("cells of objects", True))
@@ -701,31 +725,35 @@ def camera_frames(sets: Mapping[str, Path], clip: ClipSpec, per_set: int = 2) ->
             chosen = np.linspace(0, len(footage.frames) - 1, FILM_COLUMNS).astype(int)
             for column, frame in enumerate(chosen):
                 _bare(grid[row, column])
-                grid[row, column].imshow(as_image(footage.frames[frame]))
+                grid[row, column].imshow(as_image(footage.frames[frame]), interpolation="nearest")
                 if row == 0:
                     grid[row, column].set_title(f"{frame / clip.fps:.1f} s", fontsize=8)
             grid[row, 0].set_ylabel(f"{name}\ncamera", fontsize=8)
     return figure
 
 
-def camera_curves(curves: Mapping[str, tuple[Curve, Curve]]) -> Figure:
-    """Loss, and level 0's error over that of a copy, of each run.
+def camera_learning(models: Mapping[str, LoadedModel]) -> Figure:
+    """Loss of each run, and how much better than a copy each of its levels predicts in the end.
 
     Args:
-        curves: of `training_curves`.
+        models: of `train_cameras`.
     """
     figure = _figure(8.6, 3.0)
     left, right = figure.subplots(1, 2)
-    for name, run in curves.items():
-        for axes, (steps, values) in zip((left, right), run, strict=True):
-            axes.plot(
-                steps, values, "o-", markersize=3, color=COLOURS[name], label=f"{name} cameras"
-            )
+    for number, (name, model) in enumerate(models.items()):
+        run, label = learned(model), f"{name} cameras"
+        left.plot(run.steps, run.loss, "o-", markersize=3, color=COLOURS[name], label=label)
+        x = np.arange(len(run.copy_ratio))
+        width = 0.8 / len(models)
+        place = x + width * (number - (len(models) - 1) / 2)
+        right.bar(place, run.copy_ratio, width, color=COLOURS[name], label=label)
+        right.set_xticks(x, [f"level {level}" for level in x])
     right.axhline(1, color=BLACK, linewidth=0.8, linestyle=":", label="copy")
-    left.set(xlabel="optimizer step", ylabel="loss", yscale="log")
-    right.set(xlabel="optimizer step", ylabel="level 0: error / error of a copy")
+    left.set(xlabel="optimizer step", ylabel="loss", ylim=(0, None))
+    right.set(ylabel="error / error of a copy", title="one second ahead, in the end")
+    right.set_ylim(0, 1.45)
     for axes in (left, right):
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper right", ncols=1 if axes is left else 3)
     return figure
 
 
@@ -736,11 +764,9 @@ def camera_scores(readings: DepthReadings, study: Mapping[str, float]) -> Figure
         readings: of the networks `standing`, `moving` and `untrained`.
         study: of `study_depths`.
     """
-    cases = {
-        name: case for name, case in readers(readings).items() if not name.endswith("convolution")
-    }
+    cases = readers(readings)
     figure = _figure(10.2, 3.2)
-    panels = figure.subplots(1, 3)
+    panels = figure.subplots(1, 3, sharex=True)
     parts: tuple[tuple[str, Callable[[Case], tuple[float, list[float]]]], ...] = (
         ("here, test cameras that stand", lambda case: readings.rmse(case, moving=False)),
         ("here, test cameras that move", lambda case: readings.rmse(case, moving=True)),
@@ -749,12 +775,8 @@ def camera_scores(readings: DepthReadings, study: Mapping[str, float]) -> Figure
         _dots(axes, [(name, *score(case)) for name, case in cases.items()], COLOURS)
         axes.set(xlabel="rmse, m (95 % over clips)")
         axes.set_title(title, fontsize=9)
-    ends = np.array([axes.get_xlim() for axes in panels[:2]])
-    for axes in panels[:2]:
-        axes.set_xlim(ends[:, 0].min(), ends[:, 1].max())
     entries = [(name, value, (value, value)) for name, value in study.items()]
     _dots(panels[2], entries, COLOURS)
     panels[2].set(xlabel="rmse, m")
     panels[2].set_title("the study: 800 steps, 2000 clips", fontsize=9)
-    panels[2].margins(x=0.15)
     return figure
