@@ -778,5 +778,6 @@ def camera_scores(readings: DepthReadings, study: Mapping[str, float]) -> Figure
     entries = [(name, value, (value, value)) for name, value in study.items()]
     _dots(panels[2], entries, COLOURS)
     panels[2].set(xlabel="rmse, m")
+    panels[2].margins(x=0.1)  # room for the figures at the ends
     panels[2].set_title("the study: 800 steps, 2000 clips", fontsize=9)
     return figure

@@ -740,7 +740,7 @@ def block_surprise(block: Block, judgement: Judgement) -> Figure:
             contrast = float(means[2] + means[3] - means[0] - means[1])
             word = {1.0: "right", 0.5: "tie", 0.0: "wrong"}[float(contrast_wins(means[None])[0])]
             ahead = f"level {level}, {horizon * span / judgement.fps:g} s ahead"
-            axes.set_title(f"{ahead}: {contrast:+.3f}, {word}", fontsize=7)
+            axes.set_title(f"{ahead}: {contrast:+.2g}, {word}", fontsize=7)
             axes.tick_params(labelsize=7)
             axes.set(xlim=(0, block.frames.shape[1] / judgement.fps), ylim=(0, None))
             axes.set_xlabel("time, s", fontsize=7)
