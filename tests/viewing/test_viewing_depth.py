@@ -197,7 +197,8 @@ def test_the_sets_differ_in_cameras_alone_as_in_the_study(
     variants = study["questions"]["cameras"]["variants"]
     for name, folder in sets.items():
         options = made[folder.name]
-        assert options.pop("mix") == Mix(**variants[name]["set"]["mix"])
+        shares = variants[name]["set"]["mix"]
+        assert options.pop("mix") == Mix(**{move: float(share) for move, share in shares.items()})
         assert options == {"num_clips": 2, "num_blocks": 0, "size": SIZE, "seed": 7}
     grid = depth.camera_frames(sets, CLIP, per_set=1).axes
     assert [grid[row].get_ylabel() for row in (0, 8)] == ["standing\ncamera", "moving\ncamera"]
