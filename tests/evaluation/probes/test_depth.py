@@ -311,6 +311,16 @@ def test_a_smaller_share_lies_within_a_larger_one_and_keeps_the_order(
     assert [id(clip) for clip in other.clips()] != [id(clip) for clip in everything]
 
 
+def test_without_convolutions_everything_else_is_as_it_was(
+    splits: dict[str, list[DepthClip]], scores: DepthScores
+) -> None:
+    train, val = samples(splits["train"]), samples(splits["val"])
+    found = fit_depth(PLAN, train, val, conv=False)
+    assert found.probes.keys() == {case for case in scores.probes.probes if case.head == "linear"}
+    clip = splits["test"][0]
+    assert np.array_equal(found.maps(HEADLINE, clip), scores.probes.maps(HEADLINE, clip))
+
+
 @pytest.mark.parametrize("size", [1, 5, 40])
 def test_chunks_change_no_bit(
     size: int,

@@ -398,7 +398,7 @@ class DepthProbes:
 
 @one_thread()
 def fit_depth(
-    plan: DepthPlan, train: DepthSamples, val: DepthSamples, seed: int = 0
+    plan: DepthPlan, train: DepthSamples, val: DepthSamples, seed: int = 0, conv: bool = True
 ) -> DepthProbes:
     """Fit all probes: 15 s on one core for 1024 clips of the tiny model and its untrained twin.
 
@@ -407,6 +407,7 @@ def fit_depth(
         train: teaches.
         val: chooses the ridge's strength and the convolution's length of training.
         seed: of the convolution.
+        conv: False leaves it out, which takes most of the time.
 
     Raises:
         InputError: a split has no clips.
@@ -434,8 +435,9 @@ def fit_depth(
             if percent != 100:
                 case = Case(reading, percent=percent)
                 probes[case] = fit_linear(*parts(reading, percent))
-        linear, (learn, check) = probes[Case(reading)], parts(reading)
-        probes[Case(reading, "conv")] = fit_conv(linear, learn, check, plan.grids[0], seed)
+        if conv:
+            linear, (learn, check) = probes[Case(reading)], parts(reading)
+            probes[Case(reading, "conv")] = fit_conv(linear, learn, check, plan.grids[0], seed)
     mean = as_map(probes[Case(PIXELS)].mean[None], plan.grids[0], plan.cells)[0]
     counts = {percent: len(train.clips(percent)) for percent in PERCENTS}
     return DepthProbes(plan, probes, mean, counts, len(choose))
