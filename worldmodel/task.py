@@ -171,7 +171,7 @@ class WorldModelTask(LightningModule):
 
         Lightning keeps no others, but handing it all of them costs 3 % of a step of `tiny`.
         """
-        every = self.trainer.log_every_n_steps
+        every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         return every > 0 and (self.global_step + 1) % every == 0
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -94,7 +94,9 @@ def test_mirror_moves_the_square_and_its_truth_alike() -> None:
         shown = np.flatnonzero((seen.truth.ids[frame] == 1).any(0))
         assert np.array_equal(shown, bright)
     assert seen.truth.state["slab_box"][0, 0].tolist() == [SIZE - 9, 2, SIZE - 4, 14]
+    assert seen.metadata["mirrored"]
     again = mirror(seen)
+    assert not again.metadata["mirrored"]
     assert torch.equal(again.frames, clip.frames)
     assert np.allclose(again.truth.state["image_position"], clip.truth.state["image_position"])
     # The clip itself stays as it was.

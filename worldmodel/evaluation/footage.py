@@ -205,7 +205,13 @@ def mirror(clip: Footage) -> Footage:
         ),
     }
     flipped = Truth(truth.depth[:, :, ::-1], truth.ids[:, :, ::-1], state)
-    return replace(clip, key=f"{clip.key}-mirrored", frames=clip.frames.flip(-1), truth=flipped)
+    return replace(
+        clip,
+        key=f"{clip.key}-mirrored",
+        frames=clip.frames.flip(-1),
+        truth=flipped,
+        metadata=clip.metadata | {"mirrored": not clip.metadata.get("mirrored", False)},
+    )
 
 
 def mirrored_too(clips: Iterable[Footage]) -> Iterator[Footage]:
