@@ -15,11 +15,11 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
-from worldmodel.evaluation.figures import BLACK, BLUE, DPI, GREEN, ORANGE
+from worldmodel.evaluation.figures import BLACK, BLUE, GREEN, ORANGE
 from worldmodel.evaluation.network import CHUNK, one_thread
 from worldmodel.models.transformer import SelfAttention, rotate
+from worldmodel.viewing.canvas import FONT, canvas
 
-FONT = 10
 LAYER_COLOURS = (BLUE, ORANGE, GREEN)
 
 
@@ -129,7 +129,7 @@ def attention_reach(
         untrained: the same of a network with fresh weights.
         step_seconds: per level from one step to the next.
     """
-    figure = _figure(10.5, 4.2)
+    figure = canvas(10.5, 4.2)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for level, (axes, weights) in enumerate(zip(panels, found, strict=True)):
         by_age, fresh = weight_by_age(weights), weight_by_age(untrained[level])
@@ -169,7 +169,7 @@ def attention_maps(found: Sequence[Tensor], step_seconds: Sequence[float]) -> Fi
         step_seconds: per level from one step to the next.
     """
     layers = max(len(weights) for weights in found)
-    figure = _figure(3.0 * layers + 1.6, 2.9 * len(found))
+    figure = canvas(3.0 * layers + 1.6, 2.9 * len(found))
     grid = figure.subplots(len(found), layers, squeeze=False)
     for level, weights in enumerate(found):
         steps, end = weights.shape[-1], weights.shape[-1] * step_seconds[level]
@@ -194,7 +194,3 @@ def attention_maps(found: Sequence[Tensor], step_seconds: Sequence[float]) -> Fi
     bar.ax.set_yticklabels(["1/4", "1/2", "equal", "twice", "4 times"])
     bar.set_label("weight / equal weight")
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")

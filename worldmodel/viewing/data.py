@@ -29,7 +29,6 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
-    DPI,
     GREEN,
     ORANGE,
     RED,
@@ -46,13 +45,13 @@ from worldmodel.evaluation.surprise.splices import (
     worlds_by_step,
 )
 from worldmodel.models.checkpoint import ClipSpec
+from worldmodel.viewing.canvas import FONT, canvas, framed
 from worldmodel.world.forms import CATEGORIES
 
 PHYSICS = Path("data/physics")
 FREE = "free"
 FIRST_SLAB_ID = 100  # ids of slabs in `ids.png`; below it stand the bodies' slots, from 1 on
 GREY = "0.6"
-FONT = 10
 WORLD_COLOURS = (BLUE, ORANGE)  # of pictures of world A and of world B, as in docs/physics-world.md
 # What a clip was decoded for: wanted, needed by a wanted one, neither.
 WANTED, REFERRED, UNREAD = BLUE, SKY, "0.85"
@@ -110,13 +109,13 @@ def contact_sheet(clips: Sequence[Footage], num_frames: int = 8) -> Figure:
         clips: such as `first_of_each_kind` gives.
         num_frames: pictures of a row, evenly over the clip.
     """
-    figure = _figure(1.16 * num_frames + 1.4, 1.16 * len(clips) + 0.5)
+    figure = canvas(1.16 * num_frames + 1.4, 1.16 * len(clips) + 0.5)
     grid = figure.subplots(len(clips), num_frames, squeeze=False)
     for row, clip in zip(grid, clips, strict=True):
         hidden = track_of(clip.truth).hidden
         for axes, frame in zip(row, _evenly(len(clip.frames), num_frames), strict=True):
             axes.imshow(as_image(clip.frames[frame]))
-            _frame(axes, ORANGE if hidden[frame] else "0.8", 3.0 if hidden[frame] else 0.6)
+            framed(axes, ORANGE if hidden[frame] else "0.8", 3.0 if hidden[frame] else 0.6)
         row[0].set_ylabel(clip.metadata["kind"], fontsize=FONT, rotation=0, ha="right", va="center")
     rate = float(clips[0].metadata["fps"]) / clips[0].frame_stride
     for axes, frame in zip(grid[0], _evenly(len(clips[0].frames), num_frames), strict=True):
@@ -140,7 +139,7 @@ def what_is_shown(refs: Sequence[SampleRef]) -> Figure:
         for each in metadata
         if each.get("present") and each.get("hidden_frames", [0, 0])[1] > each["hidden_frames"][0]
     ]
-    figure = _figure(10.5, 3.6)
+    figure = canvas(10.5, 3.6)
     left, right = figure.subplots(1, 2)
     left.barh(names, [kinds[name] for name in names], color=SKY, label="camera stands")
     left.barh(names, [moving[name] for name in names], color=BLUE, label="camera moves")
@@ -170,7 +169,7 @@ def truth_maps(clip: Footage, num_frames: int = 6) -> Figure:
     depth = clip.truth.depth[chosen]
     # So that one far corner, or a pixel that hit nothing, does not take all of the colours.
     low, high = np.percentile(depth[depth > 0], [0.5, 99.5])
-    figure = _figure(1.5 * num_frames + 1.7, 5.0)
+    figure = canvas(1.5 * num_frames + 1.7, 5.0)
     grid = figure.subplots(3, num_frames, squeeze=False)
     palette = ListedColormap(colours)
     borders = BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names))
@@ -181,7 +180,7 @@ def truth_maps(clip: Footage, num_frames: int = 6) -> Figure:
         metres = grid[1, column].imshow(depth[column], cmap="cividis_r", vmin=low, vmax=high)
         ids = grid[2, column].imshow(shown[frame], cmap=palette, norm=borders)
     for axes in grid.flat:
-        _frame(axes)
+        framed(axes)
     for row, name in enumerate(("frame", "depth", "what it is")):
         grid[row, 0].set_ylabel(name, fontsize=FONT)
     figure.colorbar(metres, ax=list(grid[1]), label="depth, m", shrink=0.9)
@@ -232,7 +231,7 @@ def truth_over_time(clip: Footage) -> Figure:
     state, track = clip.truth.state, track_of(clip.truth)
     slot = int(state["tracked"])
     seconds = np.arange(len(clip.frames)) * clip.frame_stride / float(clip.metadata["fps"])
-    figure = _figure(10.5, 4.4)
+    figure = canvas(10.5, 4.4)
     image, plots = np.asarray(figure.subfigures(1, 2, width_ratios=[1, 1.7]))
     way = image.subplots()
     background = clip.frames.float().median(0).values.byte()
@@ -276,15 +275,15 @@ def block_worlds(block: Block, num_frames: int = 9) -> Figure:
     chosen = _evenly(block.frames.shape[1], num_frames)
     differ = (block.frames[0] != block.frames[1]).any(1).numpy()
     seconds = np.arange(len(differ)) / block.fps
-    figure = _figure(1.15 * num_frames + 0.6, 5.6)
+    figure = canvas(1.15 * num_frames + 0.6, 5.6)
     pictures, plot = np.asarray(figure.subfigures(2, 1, height_ratios=[1.5, 1]))
     grid = pictures.subplots(3, num_frames, squeeze=False)
     for column, frame in enumerate(chosen):
         for world in range(2):
             grid[world, column].imshow(as_image(block.frames[world, frame]))
-            _frame(grid[world, column], WORLD_COLOURS[world], 2.0)
+            framed(grid[world, column], WORLD_COLOURS[world], 2.0)
         grid[2, column].imshow(differ[frame], cmap="gray_r", vmin=0, vmax=1)
-        _frame(grid[2, column], "0.8")
+        framed(grid[2, column], "0.8")
         grid[0, column].set_title(f"{frame / block.fps:.1f} s", fontsize=FONT)
     for row, name in enumerate(("world A", "world B", "pixels that\ndiffer")):
         grid[row, 0].set_ylabel(name, fontsize=FONT)
@@ -315,13 +314,13 @@ def block_clips(block: Block, num_frames: int = 9) -> Figure:
     # From half a second before to as much after what is hidden.
     around = round(block.fps / 2) + 1
     span = np.linspace(max(first - around, 0), min(last + around, total - 1), num_frames)
-    figure = _figure(1.15 * num_frames + 1.2, 5.2)
+    figure = canvas(1.15 * num_frames + 1.2, 5.2)
     grid = figure.subplots(4, num_frames, squeeze=False)
     for row, clip in enumerate(CLIPS):
         for column, frame in enumerate(span.astype(int)):
             world = int(worlds[row, frame])
             grid[row, column].imshow(as_image(block.frames[world, frame]))
-            _frame(grid[row, column], GREY if equal[frame] else WORLD_COLOURS[world], 3.0)
+            framed(grid[row, column], GREY if equal[frame] else WORLD_COLOURS[world], 3.0)
             if row == 0:
                 grid[row, column].set_title(f"{frame / block.fps:.1f} s", fontsize=FONT)
         # Two changes of worlds give ABA and BAB.
@@ -455,7 +454,7 @@ def members_table(journey: Journey) -> str:
 
 def decoding_plan(journey: Journey) -> Figure:
     """Each picture of a video by its bytes: wanted, decoded for others, or left alone."""
-    figure = _figure(10.5, 3.0)
+    figure = canvas(10.5, 3.0)
     axes = figure.subplots()
     kinds = ((2, WANTED, "wanted"), (1, REFERRED, "decoded for a wanted one"))
     for kind, colour, label in (*kinds, (0, UNREAD, "never decoded")):
@@ -495,7 +494,7 @@ def crop_and_colour(journey: Journey, num_frames: int = 5) -> Figure:
     chosen = _evenly(len(journey.frames), num_frames)
     side = journey.clip.frames.shape[-1]
     height, width = journey.scaled.shape[1:3]
-    figure = _figure(1.75 * num_frames + 1.2, 5.6)
+    figure = canvas(1.75 * num_frames + 1.2, 5.6)
     grid = figure.subplots(3, num_frames, squeeze=False)
     for column, frame in enumerate(chosen):
         grid[0, column].imshow(journey.source[frame])
@@ -512,7 +511,7 @@ def crop_and_colour(journey: Journey, num_frames: int = 5) -> Figure:
         grid[1, column].add_patch(square)
         grid[2, column].imshow(as_image(journey.clip.frames[0, frame]))
     for axes in grid.flat:
-        _frame(axes)
+        framed(axes)
     channels = transforms.CHANNEL_ORDERS[journey.draw.channels]
     names = (
         f"stored\n{journey.source.shape[2]} x {journey.source.shape[1]}",
@@ -533,13 +532,13 @@ def crop_and_colour(journey: Journey, num_frames: int = 5) -> Figure:
 
 def batch_sheet(batch: ClipBatch, num_frames: int = 8) -> Figure:
     """A batch as the model gets it: a row per clip, with its key and times."""
-    figure = _figure(1.05 * num_frames + 1.9, 1.08 * len(batch) + 0.4)
+    figure = canvas(1.05 * num_frames + 1.9, 1.08 * len(batch) + 0.4)
     grid = figure.subplots(len(batch), num_frames, squeeze=False)
     chosen = _evenly(batch.frames.shape[1], num_frames)
     for row, key in enumerate(batch.keys):
         for axes, frame in zip(grid[row], chosen, strict=True):
             axes.imshow(as_image(batch.frames[row, frame]))
-            _frame(axes)
+            framed(axes)
         times = batch.pts_seconds[row]
         label = f"{key}\n{times[0]:.2f} to {times[-1]:.2f} s"
         grid[row, 0].set_ylabel(label, fontsize=FONT - 1, rotation=0, ha="right", va="center")
@@ -559,7 +558,7 @@ def order_of_epochs(order: SetOrder) -> Figure:
     places = [np.argsort(epoch, kind="stable") for epoch in epochs]
     shards = np.repeat(np.arange(len(order.shard_sizes)), order.shard_sizes)
     distance, together = travel(order)
-    figure = _figure(10.5, 4.4)
+    figure = canvas(10.5, 4.4)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
     points = left.scatter(*places, c=shards, s=4, cmap="viridis", linewidths=0, rasterized=True)
     left.set(
@@ -638,13 +637,13 @@ def resumed_batches(resumed: Resumed, num_clips: int = 8) -> Figure:
         ("begun afresh", resumed.afresh, RED),
     )
     count = min(num_clips, len(resumed.unbroken))
-    figure = _figure(1.2 * count + 1.4, 4.2)
+    figure = canvas(1.2 * count + 1.4, 4.2)
     grid = figure.subplots(3, count, squeeze=False)
     for row, (name, batch, colour) in enumerate(rows):
         for axes, clip, key in zip(grid[row], batch.frames, batch.keys, strict=False):
             axes.imshow(as_image(clip[len(clip) // 2]))
             axes.set_title(key, fontsize=FONT - 2)
-            _frame(axes, colour, 2.0)
+            framed(axes, colour, 2.0)
         grid[row, 0].set_ylabel(name, fontsize=FONT, rotation=0, ha="right", va="center")
     words = "equal to the bit" if resumed.is_equal else "not equal"
     figure.suptitle(f"The next batch; the first two rows are {words}", fontsize=FONT + 1)
@@ -656,18 +655,6 @@ def _equal(one: ClipBatch, other: ClipBatch) -> bool:
         torch.equal(a, b)
         for a, b in ((one.frames, other.frames), (one.pts_seconds, other.pts_seconds))
     )
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _frame(axes: Any, colour: str = "0.8", width: float = 0.6) -> None:
-    """No ticks, and a border of this colour."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=width)
 
 
 def _evenly(count: int, wanted: int) -> np.ndarray:
