@@ -55,5 +55,5 @@ def show_small() -> None:
     from IPython.core.getipython import get_ipython  # comes with the notebooks alone
 
     shell = get_ipython()
-    if shell is not None:
+    if shell is not None and shell.display_formatter is not None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, small_png)
