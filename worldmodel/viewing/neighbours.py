@@ -108,7 +108,7 @@ def token_maps(
         fontsize=FONT,
     )
     figure.suptitle(
-        f"UMAP of {len(chosen)} tokens of level {level}, equally many of each thing",
+        f"UMAP of {len(chosen)} tokens of level {level}, floor and wall thinned out",
         fontsize=FONT + 1,
     )
     return figure
