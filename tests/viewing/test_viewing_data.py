@@ -62,13 +62,6 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> ClipDataModule:
     return made
 
 
-def test_the_set_is_found_from_any_folder_below(root: Path, tmp_path: Path) -> None:
-    (root / "notebooks").mkdir(exist_ok=True)
-    assert view.find_physics(root / "notebooks") == root.resolve() / "data" / "physics"
-    with pytest.raises(InputError, match="make data"):
-        view.find_physics(tmp_path)
-
-
 def test_the_table_counts_what_lies_there(root: Path) -> None:
     table = view.set_table(root / "data" / "physics")
     assert "| train | clips | 4 | 1 |" in table

@@ -69,16 +69,6 @@ def texts(figure: Figure) -> str:
     return " | ".join(parts)
 
 
-def test_the_project_is_found_from_any_folder_in_it(tmp_path: Path) -> None:
-    below = tmp_path / "notebooks" / "deep"
-    below.mkdir(parents=True)
-    with pytest.raises(InputError, match=r"no configs/tiny.yaml .* clone of the repository"):
-        depth.project_folder(below)
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "tiny.yaml").touch()
-    assert depth.project_folder(below) == tmp_path.resolve()
-
-
 def test_every_probe_and_null_is_read(readings: depth.DepthReadings) -> None:
     assert set(depth.readers(readings)) == {
         "model",

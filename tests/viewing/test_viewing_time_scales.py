@@ -1,6 +1,5 @@
 """Time-scales: the report's numbers by seconds, places and events, drawn as they are."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 from squares_model import write_model
 
-from worldmodel.errors import InputError
 from worldmodel.evaluation.footage import find_samples, read_footage
 from worldmodel.evaluation.measure import Data, Effort, Run, measure
 from worldmodel.evaluation.network import run_chunk
@@ -27,7 +25,6 @@ from worldmodel.viewing.time_scales import (
     Sizes,
     by_contents,
     change_strip,
-    find_physics,
     fine_against_coarse,
     horizon_errors,
     measure_scales,
@@ -198,16 +195,6 @@ def test_routes_are_compared_clip_by_clip() -> None:
     assert found["fine_rollout_gain_ci95"] == pytest.approx([1, 1])
     low, high = found["copy_ci95"]
     assert low < (scatter + 1).mean() < high and high - low > 1
-
-
-def test_the_set_is_found_from_any_folder_below(tmp_path: Path) -> None:
-    below = tmp_path / "a" / "b"
-    below.mkdir(parents=True)
-    with pytest.raises(InputError, match=r"no data/physics in .* `make data` makes it"):
-        find_physics(below)
-    (tmp_path / "data" / "physics").mkdir(parents=True)
-    (tmp_path / "data" / "physics" / "index.json").write_text(json.dumps({}))
-    assert find_physics(below) == tmp_path / "data" / "physics"
 
 
 # What is drawn

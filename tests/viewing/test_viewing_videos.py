@@ -133,7 +133,8 @@ def test_results_lie_in_the_folder_of_the_project(tmp_path: Path) -> None:
     below = tmp_path / "notebooks"
     below.mkdir()
     assert results_folder(below) == below / "your-video"
-    (tmp_path / "setup.cfg").touch()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tiny.yaml").touch()
     assert results_folder(below) == tmp_path / "runs" / "your-video"
 
 

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from worldmodel.clips import ClipBatch
 from worldmodel.data import sampling, transforms
-from worldmodel.data.index import INDEX_NAME, read_index
+from worldmodel.data.index import read_index
 from worldmodel.data.order import SetOrder, travel
 from worldmodel.data.packets import SUFFIX, PacketIndex
 from worldmodel.data.planned_video import PlannedVideo
@@ -48,31 +48,12 @@ from worldmodel.models.checkpoint import ClipSpec
 from worldmodel.viewing.canvas import FONT, canvas, framed
 from worldmodel.world.forms import CATEGORIES
 
-PHYSICS = Path("data/physics")
 FREE = "free"
 FIRST_SLAB_ID = 100  # ids of slabs in `ids.png`; below it stand the bodies' slots, from 1 on
 GREY = "0.6"
 WORLD_COLOURS = (BLUE, ORANGE)  # of pictures of world A and of world B, as in docs/physics-world.md
 # What a clip was decoded for: wanted, needed by a wanted one, neither.
 WANTED, REFERRED, UNREAD = BLUE, SKY, "0.85"
-
-
-def find_physics(start: Path | None = None) -> Path:
-    """The set `data/physics` of the folder that we are in, or of one above it.
-
-    A notebook runs in its own folder and the command line in the repository's; both find it.
-
-    Args:
-        start: folder to look from; the current one by default.
-
-    Raises:
-        InputError: there is none.
-    """
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / PHYSICS / INDEX_NAME).is_file():
-            return folder / PHYSICS
-    raise InputError(f"no {PHYSICS}/{INDEX_NAME} in {start} or above; `make data` makes the set")
 
 
 def set_table(root: Path) -> str:

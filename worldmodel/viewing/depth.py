@@ -75,23 +75,6 @@ COLOURS = {
     "mean": "0.45",
 }
 FILM_COLUMNS = 8
-ADVICE = "open it in a clone of the repository, after `make install` and `make data`"
-
-
-def project_folder(start: Path | None = None) -> Path:
-    """The clone of the repository that a notebook runs in: the nearest folder with `configs/`.
-
-    Args:
-        start: folder to look in, and then above; the current one by default.
-
-    Raises:
-        InputError: there is none.
-    """
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "configs" / "tiny.yaml").is_file():
-            return folder
-    raise InputError(f"no configs/tiny.yaml in {start} or above: {ADVICE}")
 
 
 # --- Reading --------------------------------------------------------------------------------------

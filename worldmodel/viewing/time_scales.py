@@ -18,7 +18,6 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor
 
 from worldmodel.ablation.spectrum import TokenMoments
-from worldmodel.errors import InputError
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
@@ -157,22 +156,6 @@ class Scales:
         """How far a place predicts."""
         level, horizon = place
         return horizon * self.levels[level].span / self.fps
-
-
-def find_physics(start: Path | None = None) -> Path:
-    """The folder `data/physics` here or in a folder above.
-
-    Args:
-        start: folder to look from; the current one by default.
-
-    Raises:
-        InputError: there is none.
-    """
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "data" / "physics" / "index.json").is_file():
-            return folder / "data" / "physics"
-    raise InputError(f"no data/physics in {start} or above; `make data` makes it")
 
 
 # --- What is measured ----------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from worldmodel.evaluation.videos.video_surprise import (
 )
 from worldmodel.evaluation.videos.video_tokens import EncodedVideo, encode_videos, load_tokens
 from worldmodel.models.checkpoint import load_model
-from worldmodel.viewing.time_scales import find_physics
+from worldmodel.viewing.folders import find_physics, project_folder
 
 KIND = "reveal"
 """Of the block that the example is made of: the kind whose memory nothing else can stand in for."""
@@ -73,11 +73,10 @@ def results_folder(start: Path | None = None) -> Path:
     Args:
         start: folder to look from; the current one by default.
     """
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "setup.cfg").is_file() and (folder / "notebooks").is_dir():
-            return folder / "runs" / "your-video"
-    return start / "your-video"
+    try:
+        return project_folder(start) / "runs" / "your-video"
+    except InputError:
+        return (start or Path.cwd()).resolve() / "your-video"
 
 
 def open_film(video: str | Path | None, out: Path) -> Film:
