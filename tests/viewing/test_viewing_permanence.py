@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from square_world import FPS, FRAMES, SIZE, WINDOW, Planted, write_squares
 
 from worldmodel.errors import InputError
+from worldmodel.evaluation.footage import find_samples, read_block
 from worldmodel.evaluation.passes import Pace
 from worldmodel.evaluation.probes.objects import Track
 from worldmodel.models.checkpoint import ClipSpec, LoadedModel, build_hierarchy
@@ -249,7 +250,7 @@ def test_kind_accuracies_show_all_places_and_their_combinations(
 def test_block_surprise_has_every_place_and_marks_equal_frames(
     root: Path, judgement: permanence.Judgement
 ) -> None:
-    block = permanence.first_block(root, "reveal", CLIP)
+    block = permanence.clearest_block(root, "reveal", CLIP)
     figure = permanence.block_surprise(block, judgement)
     strips, plots = figure.subfigs
     columns = permanence.COLUMNS
@@ -262,7 +263,7 @@ def test_block_surprise_has_every_place_and_marks_equal_frames(
     panels = shown_panels(plots)
     assert len(panels) == len(judgement.scores.places) == 4
     for axes, place in zip(panels, judgement.scores.places, strict=True):
-        curves = judgement.scores.curves[place][0]
+        curves = judgement.scores.curves[place][judgement.scores.keys.index(block.key)]
         assert [line.get_ydata().tolist() for line in axes.lines[:4]] == curves.tolist()
         assert f"level {place[0]}" in axes.get_title() and "right" in axes.get_title()
         assert len(axes.patches) == WINDOW[1] - WINDOW[0]
@@ -270,14 +271,23 @@ def test_block_surprise_has_every_place_and_marks_equal_frames(
     assert panels[0].lines[4].get_xdata() == [8 / FPS, 8 / FPS]
 
 
+def test_the_clearest_block_is_the_one_whose_worlds_differ_most(root: Path) -> None:
+    refs = [ref for ref in find_samples(root, "test", "blocks") if "reveal" in ref.key]
+    blocks = [read_block(ref, CLIP, maps=False) for ref in refs]
+    frames = [block.frames.numpy().astype(float) for block in blocks]
+    differences = [np.abs(worlds[0] - worlds[1]).mean() for worlds in frames]
+    chosen = permanence.clearest_block(root, "reveal", CLIP)
+    assert chosen.key == blocks[int(np.argmax(differences))].key
+
+
 def test_a_block_that_was_not_scored_is_refused(
     root: Path, judgement: permanence.Judgement
 ) -> None:
-    other = permanence.first_block(root, "permanence", CLIP)
-    with pytest.raises(InputError, match=r"permanence-0000 was not scored; blocks of reveal were"):
+    other = permanence.clearest_block(root, "permanence", CLIP)
+    with pytest.raises(InputError, match=r"permanence-\d{4} was not scored; blocks of reveal were"):
         permanence.block_surprise(other, judgement)
     with pytest.raises(InputError, match="no test block of the kind gravity"):
-        permanence.first_block(root, "gravity", CLIP)
+        permanence.clearest_block(root, "gravity", CLIP)
     with pytest.raises(InputError, match="no val blocks of gravity"):
         permanence.judge_blocks(known_model(), root, ("gravity",), pace=HERE)
 

@@ -420,8 +420,10 @@ def judge_blocks(
     return Judgement(scores["test"], choice.spreads, hidden, spans, model.clip.fps)
 
 
-def first_block(root: Path, kind: str, clip: ClipSpec) -> Block:
-    """The first test block of a kind, by key.
+def clearest_block(root: Path, kind: str, clip: ClipSpec) -> Block:
+    """The test block of a kind whose two worlds look most different, so that one sees what changes.
+
+    Chosen by pixels (mean absolute difference over all frames), never by a score.
 
     Raises:
         InputError: there is none.
@@ -429,7 +431,13 @@ def first_block(root: Path, kind: str, clip: ClipSpec) -> Block:
     refs = choose_blocks(find_samples(root, "test", "blocks"), Effort(kinds=(kind,)))
     if not refs:
         raise InputError(f"{root} has no test block of the kind {kind}")
-    return read_block(refs[0], clip, maps=False)
+    blocks = [read_block(ref, clip, maps=False) for ref in refs]
+    return max(blocks, key=_world_difference)
+
+
+def _world_difference(block: Block) -> float:
+    """Mean absolute difference of the worlds' pixels."""
+    return float(block.frames.float().diff(dim=0).abs().mean())
 
 
 @dataclass(frozen=True)
