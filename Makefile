@@ -173,6 +173,13 @@ docs: $(INSTALLED) ## these pages as a site, in build/docs/  [LINKS=1 asks the s
 	@$(if $(LINKS),$(SITE) --builder linkcheck docs build/links)
 	@echo "site: build/docs/index.html"
 
+.PHONY: figures
+figures: $(INSTALLED) ## the pictures of README.md, from the model in the package
+	@$(MAKE) --no-print-directory data
+	@$(PYTHON) -m worldmodel.viewing.story
+	@$(MAKE) --no-print-directory eval OUT=build/report
+	@cp build/report/figures/{depth_strip,report_card}.png docs/figures/
+
 .PHONY: lab
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, with this environment as their kernel
 	@$(PYTHON) -m ipykernel install --sys-prefix --name worldmodel --display-name worldmodel >/dev/null

@@ -23,7 +23,7 @@ NAVIGATION = {
         "how-to-change-the-code",
     ],
     "How it works": ["physics-world", "stream", "objectives", "recipe", "training"],
-    "What it knows": ["evaluation", "report-card", "surprise"],
+    "What it knows": ["evaluation", "report-card", "compare", "surprise", "encode"],
     "Beside others": ["benchmarks", "benchmarks-depth-and-labels", "other-encoders"],
     "To look up": ["formats", "weights"],
     "From Python": [

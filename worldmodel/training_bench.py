@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -71,16 +72,19 @@ def bench_train(options: TrainBench) -> dict[str, Any]:
     """Steps per second of each subject, and what they are beside one another.
 
     Subjects: `bare`, a loop of this file over the same model, batch and optimizer and nothing
-    else; `memory`, `worldmodel fit` with batches that are there; `stream`, with the real stream
+    else; `memory`, `worldmodel fit` with batches that are there; on a CPU with two threads or more
+    `bare_beside` and `memory_beside`, the same two at the same time with half of the threads each;
+    `stream`, with the real stream
     and the configuration's workers; `workers`, with one worker for each device if it has none;
     `compiled`, the bare loop with compiled parts; `ddp`, two processes on CPU cores of their own,
     beside `apart`, two runs of one process each at the same time (CPU), or all GPUs beside one.
 
     Returns:
         `subjects.{name}`: `steps_per_second` (median), `least`, `most`, and of runs with the stream
-        `data_wait_share`; `ratios`: `trainer_overhead` (1 - memory ÷ bare), `stream` (stream ÷
-        memory), `compiled` (÷ bare), `ddp` (÷ apart); `step`: `gflop`, `frames_per_second`,
-        `gflop_per_second` of `memory`; `machine`, `config`.
+        `data_wait_share`; `ratios`: `trainer_overhead` (1 - memory ÷ bare; at the same time where
+        that was measured, median of rounds) and `trainer_overhead_alone` (with all threads, one
+        after the other), `stream` (stream ÷ memory), `compiled` (÷ bare), `ddp` (÷ apart); `step`:
+        `gflop`, `frames_per_second`, `gflop_per_second` of `memory`; `machine`, `config`.
 
     Raises:
         InputError: the configuration cannot be used, or a run failed.
@@ -92,7 +96,9 @@ def bench_train(options: TrainBench) -> dict[str, Any]:
         subjects = ["bare", "memory", "stream", "workers", "ddp"]
         if options.compiled:
             subjects.append("compiled")
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in (*subjects, "apart")}
+        if not torch.cuda.is_available() and torch.get_num_threads() > 1:
+            subjects.append("beside")
+        found: dict[str, list[dict[str, float]]] = defaultdict(list)
         for number in range(options.rounds):
             for name in subjects:
                 runs = Path(folder) / f"{number}-{name}"
@@ -100,17 +106,22 @@ def bench_train(options: TrainBench) -> dict[str, Any]:
                     both, apart = _scaling(options, shards, runs)
                     found["ddp"].append(both)
                     found["apart"].append(apart)
+                elif name == "beside":
+                    for each, turn in _beside(options, shards, runs).items():
+                        found[each].append(turn)
                 else:
                     found[name].append(_run(name, options, shards, runs))
     report: dict[str, Any] = {
         "config": options.config,
         "machine": {**machine(), "torch": torch.__version__},
         "timed_steps": options.steps,
-        "subjects": {name: _summary(each) for name, each in found.items() if each},
+        "subjects": {name: _summary(each) for name, each in found.items()},
     }
     speed = {name: each["steps_per_second"] for name, each in report["subjects"].items()}
+    alone = 1 - speed["memory"] / speed["bare"]
     ratios = {
-        "trainer_overhead": 1 - speed["memory"] / speed["bare"],
+        "trainer_overhead": _paired_overhead(found) if "bare_beside" in found else alone,
+        "trainer_overhead_alone": alone,
         "stream": speed["stream"] / speed["memory"],
         "ddp": speed["ddp"] / speed["apart"],
     }
@@ -181,6 +192,27 @@ def _scaling(
     found = [_finish(each, folder) for each, folder in zip(alone, folders, strict=True)]
     speeds = [each["steps_per_second"] for each in found]
     return together, {"steps_per_second": statistics.mean(speeds)}
+
+
+def _beside(options: TrainBench, shards: str, runs: Path) -> dict[str, dict[str, float]]:
+    """The bare loop and the trainer at the same time, with half of the threads each.
+
+    What the machine does meanwhile slows both alike; turns one after the other differ by 10 %.
+    """
+    threads = torch.get_num_threads() // 2
+    names = {"bare_beside": "bare", "memory_beside": "memory"}
+    started = {
+        name: _start(subject, options, shards, runs / subject, threads)
+        for name, subject in names.items()
+    }
+    return {name: _finish(each, runs / names[name]) for name, each in started.items()}
+
+
+def _paired_overhead(found: Mapping[str, Sequence[Mapping[str, float]]]) -> float:
+    """What the trainer adds to the bare loop's time, as a share, from runs at the same time."""
+    pairs = zip(found["memory_beside"], found["bare_beside"], strict=True)
+    speeds = [memory["steps_per_second"] / bare["steps_per_second"] for memory, bare in pairs]
+    return 1 - statistics.median(speeds)
 
 
 def _summary(turns: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -383,7 +415,12 @@ def bench_table(report: Mapping[str, Any]) -> str:
         lines.append(f"| {SUBJECTS[name]} | {each['steps_per_second']:.2f} | {spread} | {waits} |")
     ratios = report["ratios"]
     whole = 1 - ratios["trainer_overhead"]
-    lines += ["", f"worldmodel fit from memory {whole:.2f} of the bare loop's speed"]
+    alone = 1 - ratios["trainer_overhead_alone"]
+    lines += [
+        "",
+        f"worldmodel fit from memory {whole:.2f} of the bare loop's speed (one after the other, "
+        f"with all threads, {alone:.2f})",
+    ]
     lines.append(f"with the stream {ratios['stream']:.2f} of the speed from memory")
     lines.append(f"two processes {ratios['ddp']:.2f} of two that are not connected")
     if "compiled" in ratios:
@@ -399,6 +436,8 @@ def bench_table(report: Mapping[str, Any]) -> str:
 SUBJECTS = {
     "bare": "bare loop, clips in memory",
     "memory": "worldmodel fit, clips in memory",
+    "bare_beside": "bare loop, half of the threads, beside",
+    "memory_beside": "worldmodel fit from memory, the other half",
     "stream": "worldmodel fit, the stream as configured",
     "workers": "worldmodel fit, the stream with a worker",
     "compiled": "bare loop, compiled",
