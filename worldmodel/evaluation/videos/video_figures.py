@@ -300,7 +300,7 @@ def curve_panel(
     _mark_cuts(axes, timeline, "scene cut")
     # Room for the legend above the curves.
     top = 1.4 * max(float(curve.values.max()), float(curve.copied.max()), 1e-12)
-    axes.set(xlabel="time, s", ylabel="surprise (mse)", ylim=(0, top))
+    axes.set(xlabel="time, s", ylabel="surprise", ylim=(0, top))
     axes.set_xlim(0, float(timeline.seconds[-1]) + timeline.period_seconds)
     axes.legend(fontsize=FONT_POINTS - 1, ncols=3, loc="upper right", framealpha=0.7)
     # As the tint looks on white, where nothing of it is nothing.
