@@ -550,7 +550,7 @@ def test_the_annotated_frame_holds_map_header_and_cursor() -> None:
 def test_the_panel_says_what_it_shows() -> None:
     figure = video_figures.curve_panel(two_levels()[1, 2], timeline((1.0,)), (0.5, 2.0), 800)
     axes, bar = figure.axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("time, s", "surprise (mse)")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("time, s", "surprise")
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == ["copy", "model", "scene cut"]
     assert axes.lines[1].get_ydata().tolist() == list(range(8))
