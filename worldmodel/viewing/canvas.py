@@ -23,6 +23,14 @@ def bare(axes: Any) -> None:
     axes.set_yticks([])
 
 
+def plain(axes: Any) -> None:
+    """A light grid below, no frame above and to the right."""
+    axes.grid(color="0.92", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=FONT - 1)
+
+
 def framed(axes: Any, colour: str = "0.8", width: float = 0.6) -> None:
     """No ticks, and a border of this colour and width in points."""
     bare(axes)

@@ -20,7 +20,6 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
-    DPI,
     GREEN,
     ORANGE,
     PURPLE,
@@ -55,6 +54,7 @@ from worldmodel.evaluation.probes.depth import (
 from worldmodel.evaluation.probes.depth_metrics import NUM_SUMS, cell_sums
 from worldmodel.evaluation.scores import bootstrap_groups
 from worldmodel.models.checkpoint import ClipSpec, LoadedModel, load_model
+from worldmodel.viewing.canvas import bare, canvas
 
 CPU = torch.device("cpu")
 # Of the report's 650 training and 200 validation clips. The shipped model's rmse is .4502 m with
@@ -511,15 +511,6 @@ def study_depths(page: Path) -> dict[str, float]:
 # --- Figures --------------------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _bare(axes: Any) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
 def _map_rows(
     figure: FigureBase,
     pictures: Tensor,
@@ -538,7 +529,7 @@ def _map_rows(
     """
     grid = figure.subplots(len(rows) + 1, len(pictures), squeeze=False)
     for axes in grid.flat:
-        _bare(axes)
+        bare(axes)
     for column, title in enumerate(titles):
         grid[0, column].imshow(as_image(pictures[column]), interpolation="nearest")
         grid[0, column].set_title(title, fontsize=8)
@@ -585,7 +576,7 @@ def depth_maps(readings: DepthReadings, names: Sequence[str], count: int = 7) ->
         for name in names
     ]
     worst = float(np.percentile(np.stack([np.abs(each - true) for each in guesses.values()]), 99))
-    figure = _figure(1.15 * count + 1.2, 1.13 * (len(rows) + 1) + 0.5)
+    figure = canvas(1.15 * count + 1.2, 1.13 * (len(rows) + 1) + 0.5)
     titles = [f"clip {clip}, frame {readings.probes.plan.frames[f]}" for clip, f in places]
     _map_rows(
         figure, torch.from_numpy(pictures), titles, rows, (float(true.max()), max(worst, 1e-9))
@@ -622,7 +613,7 @@ def _dots(
 def depth_scores(readings: DepthReadings) -> Figure:
     """Error of every reader with its interval: over all cells, and over those of objects."""
     cases = readers(readings)
-    figure = _figure(8.6, 0.42 * len(cases) + 1.2)
+    figure = canvas(8.6, 0.42 * len(cases) + 1.2)
     parts = (("all cells", False), ("cells of objects", True))
     for axes, (title, objects) in zip(figure.subplots(1, 2, sharey=True), parts, strict=True):
         _dots(
@@ -642,7 +633,7 @@ def depth_film(film: DepthFilm, name: str = "model") -> Figure:
         name: the reader whose maps are shown; curves are of all.
     """
     chosen = np.linspace(0, len(film.frames) - 1, FILM_COLUMNS).astype(int)
-    figure = _figure(10.2, 7.4)
+    figure = canvas(10.2, 7.4)
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1.75, 1]))
     true, guess = film.metres[chosen], film.guesses[name][chosen]
     error = np.abs(guess - true)
@@ -675,7 +666,7 @@ def depth_by_frame(readings: DepthReadings, fps: float) -> Figure:
     cases = readers(readings)
     names = [name for name in cases if name not in ("model, convolution", "pixels")]
     seconds = (np.array(readings.probes.plan.frames) + 1) / fps
-    figure = _figure(8.8, 3.4)
+    figure = canvas(8.8, 3.4)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (title, moving) in zip(
         panels, (("the camera moves", True), ("it stands", False)), strict=True
@@ -700,14 +691,14 @@ def depth_by_frame(readings: DepthReadings, fps: float) -> Figure:
 
 def camera_frames(sets: Mapping[str, Path], clip: ClipSpec, per_set: int = 2) -> Figure:
     """The first training clips of each set, in time: what each of the networks is shown."""
-    figure = _figure(10.2, 1.2 * per_set * len(sets) + 0.4)
+    figure = canvas(10.2, 1.2 * per_set * len(sets) + 0.4)
     grid = figure.subplots(per_set * len(sets), FILM_COLUMNS, squeeze=False)
     for number, (name, folder) in enumerate(sets.items()):
         refs = find_samples(folder, "train", "clips")[:per_set]
         for row, footage in enumerate(read_samples(refs, clip, blocks=False), number * per_set):
             chosen = np.linspace(0, len(footage.frames) - 1, FILM_COLUMNS).astype(int)
             for column, frame in enumerate(chosen):
-                _bare(grid[row, column])
+                bare(grid[row, column])
                 grid[row, column].imshow(as_image(footage.frames[frame]), interpolation="nearest")
                 if row == 0:
                     grid[row, column].set_title(f"{frame / clip.fps:.1f} s", fontsize=8)
@@ -721,7 +712,7 @@ def camera_learning(models: Mapping[str, LoadedModel]) -> Figure:
     Args:
         models: of `train_cameras`.
     """
-    figure = _figure(8.6, 3.0)
+    figure = canvas(8.6, 3.0)
     left, right = figure.subplots(1, 2)
     for number, (name, model) in enumerate(models.items()):
         run, label = learned(model), f"{name} cameras"
@@ -748,7 +739,7 @@ def camera_scores(readings: DepthReadings, study: Mapping[str, float]) -> Figure
         study: of `study_depths`.
     """
     cases = readers(readings)
-    figure = _figure(10.2, 3.2)
+    figure = canvas(10.2, 3.2)
     panels = figure.subplots(1, 3, sharex=True)
     parts: tuple[tuple[str, Callable[[Case], tuple[float, list[float]]]], ...] = (
         ("here, test cameras that stand", lambda case: readings.rmse(case, moving=False)),

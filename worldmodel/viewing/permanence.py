@@ -17,7 +17,6 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
-    DPI,
     GREEN,
     ORANGE,
     PURPLE,
@@ -72,6 +71,7 @@ from worldmodel.evaluation.surprise.choice import (
 )
 from worldmodel.evaluation.surprise.splices import equal_frames
 from worldmodel.models.checkpoint import ClipSpec, LoadedModel
+from worldmodel.viewing.canvas import bare, canvas
 
 CPU = torch.device("cpu")
 # Clips that follow an object, of each split; those of training, as many as the report takes, count
@@ -502,15 +502,6 @@ def ask_presence(watched: Watched, judgement: Judgement) -> Presence:
 # --- Figures --------------------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _bare(axes: Any) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
 def _border(axes: Any, colour: str, line: str = "-") -> None:
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=3, linestyle=line)
@@ -524,7 +515,7 @@ def belief_frames(belief: Belief, watched: Watched, numbers: Sequence[int]) -> F
         watched: clips.
         numbers: which test clips, one row each.
     """
-    figure = _figure(1.42 * COLUMNS + 0.3, 1.6 * len(numbers) + 0.9)
+    figure = canvas(1.42 * COLUMNS + 0.3, 1.6 * len(numbers) + 0.9)
     grid = figure.subplots(len(numbers), COLUMNS, squeeze=False)
     for axes_row, number in zip(grid, numbers, strict=True):
         clip, steps = watched.footage(number), np.flatnonzero(belief.asked[number])
@@ -532,7 +523,7 @@ def belief_frames(belief: Belief, watched: Watched, numbers: Sequence[int]) -> F
         chosen = steps[np.linspace(0, len(steps) - 1, COLUMNS).astype(int)]
         for axes, step in zip(axes_row, chosen, strict=True):
             frame = int(belief.ends[step])
-            _bare(axes)
+            bare(axes)
             axes.imshow(
                 as_image(clip.frames[frame]), interpolation="nearest", extent=(0, size, size, 0)
             )
@@ -570,7 +561,7 @@ def belief_over_time(belief: Belief, keys: Sequence[str], numbers: Sequence[int]
         keys: of all test clips.
         numbers: which are shown, one column each; a row for each network.
     """
-    figure = _figure(2.6 * len(numbers) + 0.8, 5.0)
+    figure = canvas(2.6 * len(numbers) + 0.8, 5.0)
     grid = figure.subplots(len(NETWORKS), len(numbers), sharey=True, sharex=True, squeeze=False)
     for row, name in enumerate(NETWORKS):
         for axes, number in zip(grid[row], numbers, strict=True):
@@ -615,7 +606,7 @@ def belief_errors(belief: Belief) -> Figure:
             inside
         )
     shown = {name: rows for name, rows in bins.items() if rows.sum() >= MIN_ROWS}
-    figure = _figure(9.6, 3.8)
+    figure = canvas(9.6, 3.8)
     axes = figure.subplots()
     x = np.arange(len(shown))
     for number, who in enumerate(COLOURS):
@@ -649,7 +640,7 @@ def presence_over_time(presence: Presence) -> Figure:
     Args:
         presence: of test blocks.
     """
-    figure = _figure(10.2, 3.5)
+    figure = canvas(10.2, 3.5)
     panels = figure.subplots(1, 3)
     times = [t for t in np.unique(presence.seconds) if (presence.seconds == t).sum() >= MIN_ROWS]
     for axes, name in zip(panels, NETWORKS, strict=False):
@@ -693,7 +684,7 @@ def block_frames(block: Block, figure: Any) -> None:
         grid[0, column].set_title(f"{frame / block.fps:.1f} s{mark}", fontsize=7)
         for row, (name, _, _) in enumerate(CLIP_LOOKS):
             axes = grid[row, column]
-            _bare(axes)
+            bare(axes)
             picture = as_image(block.frames[worlds[row, frame], frame])
             axes.imshow(picture, interpolation="nearest")
             if equal[frame]:
@@ -722,7 +713,7 @@ def block_surprise(block: Block, judgement: Judgement) -> Figure:
         )
     number, levels = scores.keys.index(block.key), sorted({level for level, _ in scores.places})
     columns = max(sum(place[0] == level for place in scores.places) for level in levels)
-    figure = _figure(11.0, 4.4 + 1.75 * len(levels))
+    figure = canvas(11.0, 4.4 + 1.75 * len(levels))
     heights = [4.4, 1.75 * len(levels)]
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=heights))
     block_frames(block, top)
@@ -784,7 +775,7 @@ def kind_accuracies(judgement: Judgement, kinds: Sequence[str]) -> Figure:
     for level in sorted({level for level, _ in places}):
         groups[f"L{level} all"] = [place for place in places if place[0] == level]
     groups["all"] = list(places)
-    figure = _figure(11.0, 2.3 * -(-len(kinds) // 2) + 0.7)
+    figure = canvas(11.0, 2.3 * -(-len(kinds) // 2) + 0.7)
     panels = figure.subplots(-(-len(kinds) // 2), 2, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(kinds) :]:
         axes.set_visible(False)

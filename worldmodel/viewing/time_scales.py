@@ -21,7 +21,6 @@ from worldmodel.ablation.spectrum import TokenMoments
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
-    DPI,
     GREEN,
     LEVEL_COLOURS,
     ORANGE,
@@ -59,6 +58,7 @@ from worldmodel.evaluation.probes.states import asked_steps, flat_states
 from worldmodel.evaluation.probes.whereabouts import MIN_ROWS
 from worldmodel.evaluation.scores import bootstrap_groups
 from worldmodel.models.checkpoint import LoadedModel
+from worldmodel.viewing.canvas import FONT, canvas, plain
 
 NUM_SHOWN = 8
 """Moments of the clip that is shown as a strip."""
@@ -563,19 +563,6 @@ def _mean_interval(values: np.ndarray) -> list[float]:
 
 # --- What is drawn -------------------------------------------------------------------------------
 
-FONT_POINTS = 10
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color="0.92", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=FONT_POINTS - 1)
-
 
 def _seconds_axis(axes: Axes, seconds: Sequence[float]) -> None:
     """Doubling times at even distances, each one written down."""
@@ -596,7 +583,7 @@ def horizon_errors(scales: Scales) -> Figure:
     Above the error over the variance of the tokens within clips; below the model's over each
     rule's; the untrained network's, over its best rule's, is written down.
     """
-    figure = _figure(11.0, 6.4)
+    figure = canvas(11.0, 6.4)
     grid = figure.subplots(2, len(scales.levels), squeeze=False, sharey="row", sharex="col")
     own, null = scales.networks[MODEL], scales.networks[UNTRAINED]
     for level, shape in enumerate(scales.levels):
@@ -619,22 +606,22 @@ def horizon_errors(scales: Scales) -> Figure:
             f"untrained network ÷ its best rule:\n{skill}, off the scale",
             transform=below.transAxes,
             ha="center",
-            fontsize=FONT_POINTS - 1,
+            fontsize=FONT - 1,
             color="0.35",
         )
         for axes in (above, below):
             axes.axhline(1, color="0.3", linewidth=0.9)
             _seconds_axis(axes, seconds)
-            _plain(axes)
-        above.set_title(_title(level, shape, scales.fps), fontsize=FONT_POINTS + 1)
-        below.set_xlabel("seconds ahead", fontsize=FONT_POINTS)
-    grid[0, 0].set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT_POINTS)
-    grid[1, 0].set_ylabel("squared error ÷\nthat of the rule", fontsize=FONT_POINTS)
+            plain(axes)
+        above.set_title(_title(level, shape, scales.fps), fontsize=FONT + 1)
+        below.set_xlabel("seconds ahead", fontsize=FONT)
+    grid[0, 0].set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT)
+    grid[1, 0].set_ylabel("squared error ÷\nthat of the rule", fontsize=FONT)
     for row in grid:
         row[0].set_ylim(0, None)
         handles, labels = row[0].get_legend_handles_labels()
         row[-1].legend(
-            handles, labels, fontsize=FONT_POINTS - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+            handles, labels, fontsize=FONT - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0)
         )
     return figure
 
@@ -648,7 +635,7 @@ def memory_spectra(scales: Scales) -> Figure:
 
     Full lines are the model's, dotted ones the untrained network's; below, where tokens vary.
     """
-    figure = _figure(11.0, 5.2)
+    figure = canvas(11.0, 5.2)
     left, right, shares = figure.subplots(1, 3, width_ratios=(3, 3, 2.2))
     for axes, kind in ((left, "tokens"), (right, "states")):
         for name, line in ((MODEL, "-"), (UNTRAINED, ":")):
@@ -672,12 +659,12 @@ def memory_spectra(scales: Scales) -> Figure:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_yticklabels([f"{tick:.3g}" for tick in ticks])
         axes.set(xlim=(0, 1), ylim=(2**-5, 2**3.4))
-        axes.set_xlabel("share of directions, slowest first", fontsize=FONT_POINTS)
-        _plain(axes)
-    left.set_title("tokens: what is seen", fontsize=FONT_POINTS + 1)
-    right.set_title("context states: what is believed", fontsize=FONT_POINTS + 1)
-    left.set_ylabel("time constant, s", fontsize=FONT_POINTS)
-    left.legend(fontsize=FONT_POINTS - 2, loc="upper right")
+        axes.set_xlabel("share of directions, slowest first", fontsize=FONT)
+        plain(axes)
+    left.set_title("tokens: what is seen", fontsize=FONT + 1)
+    right.set_title("context states: what is believed", fontsize=FONT + 1)
+    left.set_ylabel("time constant, s", fontsize=FONT)
+    left.legend(fontsize=FONT - 2, loc="upper right")
     _draw_shares(shares, scales)
     return figure
 
@@ -706,12 +693,12 @@ def _draw_shares(axes: Axes, scales: Scales) -> None:
                 start += share
             names.append(f"level {level}" if name == MODEL else "untrained")
             row += 1
-    axes.set_yticks(range(row), names, fontsize=FONT_POINTS - 1)
+    axes.set_yticks(range(row), names, fontsize=FONT - 1)
     axes.set(xlim=(0, 1), ylim=(row - 0.4, -0.6))
-    axes.set_xlabel("share of the tokens' variance", fontsize=FONT_POINTS)
+    axes.set_xlabel("share of the tokens' variance", fontsize=FONT)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.legend(fontsize=FONT_POINTS - 2, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+    axes.legend(fontsize=FONT - 2, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
 
 
 def predictability(scales: Scales) -> Figure:
@@ -722,7 +709,7 @@ def predictability(scales: Scales) -> Figure:
     prediction is made.
     """
     own = scales.networks[MODEL]
-    figure = _figure(11.0, 5.8)
+    figure = canvas(11.0, 5.8)
     grid = figure.subplots(2, len(scales.levels), squeeze=False, height_ratios=(1, 1.5))
     for level, shape in enumerate(scales.levels):
         values = own.by_token[level]
@@ -732,11 +719,11 @@ def predictability(scales: Scales) -> Figure:
         shown = above.imshow(gain.reshape(shape.grid), cmap="RdBu_r", vmin=0.25, vmax=1.75)
         for number, value in enumerate(gain):
             row, column = divmod(number, shape.grid[1])
-            above.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=FONT_POINTS)
+            above.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=FONT)
         above.set(xticks=[], yticks=[])
         seconds = scales.seconds((level, max(shape.horizons)))
         above.set_title(
-            f"{_title(level, shape, scales.fps)}\n{seconds:g} s ahead", fontsize=FONT_POINTS + 1
+            f"{_title(level, shape, scales.fps)}\n{seconds:g} s ahead", fontsize=FONT + 1
         )
         change, errors = tenths(values.reshape(-1, values.shape[-1]))
         tenth = np.arange(1, len(change) + 1)
@@ -752,19 +739,19 @@ def predictability(scales: Scales) -> Figure:
         below.plot(tenth, errors[:, 1], "o-", color=BLACK, linewidth=2, label="model")
         below.set_xticks(tenth)
         below.set_ylim(0, None)
-        below.set_xlabel("tenth of tokens by last change, least first", fontsize=FONT_POINTS)
-        _plain(below)
-    grid[1, 0].set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT_POINTS)
-    grid[1, 0].legend(fontsize=FONT_POINTS - 1)
+        below.set_xlabel("tenth of tokens by last change, least first", fontsize=FONT)
+        plain(below)
+    grid[1, 0].set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT)
+    grid[1, 0].legend(fontsize=FONT - 1)
     bar = figure.colorbar(shown, ax=list(grid[0]), shrink=0.9)
-    bar.set_label("model's error ÷\ncopying's", fontsize=FONT_POINTS)
+    bar.set_label("model's error ÷\ncopying's", fontsize=FONT)
     return figure
 
 
 def by_contents(scales: Scales) -> Figure:
     """Errors at level 0 by what a token shows now and at the predicted moment."""
     own, null = scales.networks[MODEL], scales.networks[UNTRAINED]
-    figure = _figure(11.0, 4.2)
+    figure = canvas(11.0, 4.2)
     axes = figure.subplots()
     kinds = [kind for kind in range(len(CONTENTS)) if (own.contents == kind).any()]
     bars = {"model": (BLACK, "model")} | {
@@ -782,7 +769,7 @@ def by_contents(scales: Scales) -> Figure:
     axes.hlines(copied, places - 0.4, places + 0.4, color=RED, linewidth=2, label=label)
     for x, (model, *rules) in enumerate(zip(*heights, strict=True)):
         text = f"{model / min(rules):.2f}"
-        axes.text(x - 0.21, model + 0.05, text, ha="right", fontsize=FONT_POINTS - 1)
+        axes.text(x - 0.21, model + 0.05, text, ha="right", fontsize=FONT - 1)
         share = float((own.contents == kinds[x]).mean())
         axes.text(
             x,
@@ -790,20 +777,18 @@ def by_contents(scales: Scales) -> Figure:
             f"\n\n\n{share:.0%} of tokens",
             ha="center",
             va="top",
-            fontsize=FONT_POINTS - 1,
+            fontsize=FONT - 1,
             color="0.35",
             transform=axes.get_xaxis_transform(),
         )
     axes.set_xticks(range(len(kinds)), [CONTENTS[kind] for kind in kinds])
-    _plain(axes)
+    plain(axes)
     axes.grid(axis="x", visible=False)
     axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
-    axes.set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT_POINTS)
+    axes.set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT)
     seconds = scales.seconds((0, max(scales.levels[0].horizons)))
-    axes.set_title(
-        f"level 0, {seconds:g} s ahead (numbers: model ÷ best rule)", fontsize=FONT_POINTS + 1
-    )
-    axes.legend(fontsize=FONT_POINTS - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set_title(f"level 0, {seconds:g} s ahead (numbers: model ÷ best rule)", fontsize=FONT + 1)
+    axes.legend(fontsize=FONT - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -830,41 +815,41 @@ def change_strip(scales: Scales) -> Figure:
     # Entry i is about frame i + 1 + horizon, predicted from the frames up to i + 1.
     entries = len(own.strip["copy"])
     chosen = np.linspace(0, entries - 1, NUM_SHOWN).round().astype(int)
-    figure = _figure(11.0, 4.6)
+    figure = canvas(11.0, 4.6)
     axes = figure.subplots(3, NUM_SHOWN)
     top = float(np.percentile(own.strip["copy"], 98)) or 1.0
     for column, entry in enumerate(chosen):
         frame = int(entry) + 1 + horizon
         axes[0, column].imshow(as_image(scales.shown[frame]))
-        axes[0, column].set_title(f"{frame / scales.fps:.2g} s", fontsize=FONT_POINTS)
+        axes[0, column].set_title(f"{frame / scales.fps:.2g} s", fontsize=FONT)
         for row, name in ((1, "copy"), (2, "model")):
             shown = axes[row, column].imshow(
                 own.strip[name][entry].reshape(grid_shape), cmap="magma", vmin=0, vmax=top
             )
     rows = ("frame", "copy's\nerror", "model's\nerror")
     for row, label in enumerate(rows):
-        axes[row, 0].set_ylabel(label, fontsize=FONT_POINTS)
+        axes[row, 0].set_ylabel(label, fontsize=FONT)
     for each in axes.flat:
         each.set(xticks=[], yticks=[])
     bar = figure.colorbar(shown, ax=list(axes[1:].flat), shrink=0.9)
-    bar.set_label("÷ variance", fontsize=FONT_POINTS)
+    bar.set_label("÷ variance", fontsize=FONT)
     ahead = horizon * scales.levels[0].span / scales.fps
-    figure.suptitle(f"{scales.shown_key}: level 0, {ahead:g} s ahead", fontsize=FONT_POINTS + 1)
+    figure.suptitle(f"{scales.shown_key}: level 0, {ahead:g} s ahead", fontsize=FONT + 1)
     return figure
 
 
 def places_ahead(scales: Scales) -> Figure:
     """Where the object will be, read by linear probes from predicted tokens, by seconds ahead."""
     own, null = scales.networks[MODEL].ahead, scales.networks[UNTRAINED].ahead
-    figure = _figure(11.0, 4.2)
+    figure = canvas(11.0, 4.2)
     grid = figure.subplots(1, len(scales.levels), squeeze=False, sharey=True)[0]
     for level, (axes, shape) in enumerate(zip(grid, scales.levels, strict=True)):
         entries = list(own.get(f"level{level}", {}).values())
         seconds = [entry["horizon_frames"] / scales.fps for entry in entries]
-        axes.set_title(_title(level, shape, scales.fps), fontsize=FONT_POINTS + 1)
-        axes.set_xlabel("seconds ahead", fontsize=FONT_POINTS)
+        axes.set_title(_title(level, shape, scales.fps), fontsize=FONT + 1)
+        axes.set_xlabel("seconds ahead", fontsize=FONT)
         axes.axhline(0, color="0.3", linewidth=0.9)
-        _plain(axes)
+        plain(axes)
         if not entries:
             axes.text(0.5, 0.5, "too few clips", ha="center", transform=axes.transAxes)
             continue
@@ -889,13 +874,13 @@ def places_ahead(scales: Scales) -> Figure:
         r2 = [entry["r2"] for entry in entries]
         axes.plot(seconds, r2, "o-", color=BLUE, linewidth=2, label="predicted tokens")
         _seconds_axis(axes, seconds)
-    grid[0].set_ylabel("r2 of the object's place", fontsize=FONT_POINTS)
+    grid[0].set_ylabel("r2 of the object's place", fontsize=FONT)
     grid[0].set_ylim(None, 1)
     figure.legend(
         *grid[0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=3,
-        fontsize=FONT_POINTS - 1,
+        fontsize=FONT - 1,
         frameon=False,
     )
     return figure
@@ -908,7 +893,7 @@ def fine_against_coarse(scales: Scales) -> Figure:
     the operations of the predictor.
     """
     own, null = scales.networks[MODEL].rollout, scales.networks[UNTRAINED].rollout
-    figure = _figure(11.0, 4.4)
+    figure = canvas(11.0, 4.4)
     left, middle, right = figure.subplots(1, 3)
     gaps = list(own)
     if not gaps:
@@ -943,18 +928,18 @@ def fine_against_coarse(scales: Scales) -> Figure:
             ],
         )
         axes.set_xlim(-0.5, len(gaps) - 0.4)
-        _plain(axes)
+        plain(axes)
     left.set_ylim(0, None)
-    left.set_ylabel("mean error of the place, px", fontsize=FONT_POINTS)
+    left.set_ylabel("mean error of the place, px", fontsize=FONT)
     middle.axhline(0, color="0.3", linewidth=0.9)
-    middle.set_ylabel("px nearer than copying (95 % interval)", fontsize=FONT_POINTS)
+    middle.set_ylabel("px nearer than copying (95 % interval)", fontsize=FONT)
     right.set_yscale("log")
-    right.set_ylabel("predictor's cost, Mflop", fontsize=FONT_POINTS)
+    right.set_ylabel("predictor's cost, Mflop", fontsize=FONT)
     figure.legend(
         *left.get_legend_handles_labels(),
         loc="outside lower center",
         ncols=3,
-        fontsize=FONT_POINTS - 1,
+        fontsize=FONT - 1,
         frameon=False,
     )
     return figure

@@ -24,7 +24,7 @@ from worldmodel.data.shards import read_members, read_metadata
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 from worldmodel.evaluation import figures
-from worldmodel.evaluation.figures import BLACK, BLUE, DPI, GREEN, RED
+from worldmodel.evaluation.figures import BLACK, BLUE, GREEN, RED
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.network import Network, Place, levels_of
 from worldmodel.evaluation.videos.long_video import SurpriseCurve, surprise_over_video
@@ -39,6 +39,7 @@ from worldmodel.evaluation.videos.video_surprise import (
 )
 from worldmodel.evaluation.videos.video_tokens import EncodedVideo, encode_videos, load_tokens
 from worldmodel.models.checkpoint import load_model
+from worldmodel.viewing.canvas import FONT, canvas, plain
 from worldmodel.viewing.folders import find_physics, project_folder
 
 KIND = "reveal"
@@ -47,7 +48,6 @@ NUM_UNTRAINED = 5
 MAX_PEAKS = 5
 ENLARGED_PX = 256
 """Side of a peak's picture: a frame of 64 pixels would be tinted in cells too small to see."""
-FONT_POINTS = 10
 TINT_PERCENTILES = (60, 99.5)
 SPLICE_STYLE: dict[str, Any] = {"color": BLACK, "linestyle": ":", "linewidth": 1.6}
 
@@ -271,17 +271,6 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 # --- What is drawn -------------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color="0.92", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=FONT_POINTS - 1)
-
-
 def _mark(axes: Axes, watched: Watched) -> None:
     """Cuts, and where the example becomes impossible."""
     for number, cut in enumerate(watched.cut_seconds):
@@ -304,7 +293,7 @@ def _top(watched: Watched, values: Sequence[np.ndarray]) -> float:
 
 def beside_nulls(watched: Watched) -> Figure:
     """The model's surprise over time, over that of untrained networks and the change of pixels."""
-    figure = _figure(11.0, 4.6)
+    figure = canvas(11.0, 4.6)
     axes = figure.subplots()
     seconds, own = watched.seconds, watched.combined
     if len(watched.untrained):
@@ -340,14 +329,14 @@ def beside_nulls(watched: Watched) -> Figure:
     low = min((float(each.min()) for each in lows if each.size), default=0.0)
     axes.set_ylim(1.1 * min(low, 0), _top(watched, [own, watched.untrained, watched.pixels]))
     axes.set_xlim(0, float(seconds[-1]) + 1 / watched.fps)
-    axes.set_xlabel("time, s", fontsize=FONT_POINTS)
-    axes.set_ylabel("typical spreads above typical", fontsize=FONT_POINTS)
-    _plain(axes)
+    axes.set_xlabel("time, s", fontsize=FONT)
+    axes.set_ylabel("typical spreads above typical", fontsize=FONT)
+    plain(axes)
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower center",
         ncols=2,
-        fontsize=FONT_POINTS - 1,
+        fontsize=FONT - 1,
         frameon=False,
     )
     return figure
@@ -370,7 +359,7 @@ def peak_frames(watched: Watched, place: Place | None = None) -> Figure:
             watched.combined, max(1, round(PEAKS_APART_SECONDS * watched.fps)), MAX_PEAKS
         )
     ]
-    figure = _figure(11.0, 6.4)
+    figure = canvas(11.0, 6.4)
     if not peaks:
         figure.text(0.5, 0.5, "no peak: nothing stands out in this video", ha="center")
         return figure
@@ -389,15 +378,15 @@ def peak_frames(watched: Watched, place: Place | None = None) -> Figure:
         ]
         grid[0, column].set_title(
             f"{watched.seconds[frame]:.2f} s" + (", after a cut" if near else ""),
-            fontsize=FONT_POINTS,
+            fontsize=FONT,
         )
     for row, label in enumerate(("predicted from", "what came", "where it surprised")):
-        grid[row, 0].set_ylabel(label, fontsize=FONT_POINTS)
+        grid[row, 0].set_ylabel(label, fontsize=FONT)
     for number, axes in enumerate(grid.flat):
         axes.set(xticks=[], yticks=[])
         if number % columns >= len(peaks):
             axes.set_visible(False)
-    figure.suptitle(f"level {level}, {reach / watched.fps:.2f} s ahead", fontsize=FONT_POINTS + 1)
+    figure.suptitle(f"level {level}, {reach / watched.fps:.2f} s ahead", fontsize=FONT + 1)
     return figure
 
 
@@ -418,7 +407,7 @@ def same_twice(watched: Watched) -> Figure | None:
     if again is None or splice is None:
         return None
     own, *others = watched.halves
-    figure = _figure(11.0, 6.0)
+    figure = canvas(11.0, 6.0)
     grid = figure.subplots(2, len(watched.spans), squeeze=False, sharex=True, sharey="row")
     for level in range(len(watched.spans)):
         above, below = grid[:, level]
@@ -435,17 +424,15 @@ def same_twice(watched: Watched) -> Figure | None:
         below.axhline(0, color="0.3", linewidth=0.9)
         for axes in (above, below):
             axes.axvline(splice - again, label="worlds change, hidden", **SPLICE_STYLE)
-            _plain(axes)
+            plain(axes)
         ahead = place[1] * watched.spans[level] / watched.fps
-        above.set_title(f"level {level}, {ahead:g} s ahead", fontsize=FONT_POINTS + 1)
-        below.set_xlabel("time in the scene, s", fontsize=FONT_POINTS)
+        above.set_title(f"level {level}, {ahead:g} s ahead", fontsize=FONT + 1)
+        below.set_xlabel("time in the scene, s", fontsize=FONT)
     grid[0, 0].set_ylim(0, None)
-    grid[0, 0].set_ylabel("surprise\n(distance of tokens)", fontsize=FONT_POINTS)
-    grid[1, 0].set_ylabel(
-        "second minus first time, summed\n÷ sum of the first", fontsize=FONT_POINTS
-    )
+    grid[0, 0].set_ylabel("surprise\n(distance of tokens)", fontsize=FONT)
+    grid[1, 0].set_ylabel("second minus first time, summed\n÷ sum of the first", fontsize=FONT)
     for row in grid:
-        row[-1].legend(fontsize=FONT_POINTS - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        row[-1].legend(fontsize=FONT - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -469,7 +456,7 @@ def token_strip(watched: Watched, encoded: EncodedVideo, grids: Sequence[Any]) -
     count = len(figure.axes) // (len(tokens) + 1)
     for column in range(count):
         number = round(column * (len(frames) - 1) / (count - 1))
-        figure.axes[column].set_title(f"{watched.seconds[number]:.1f} s", fontsize=FONT_POINTS)
+        figure.axes[column].set_title(f"{watched.seconds[number]:.1f} s", fontsize=FONT)
     return figure
 
 
@@ -484,7 +471,7 @@ def similarity(watched: Watched, encoded: EncodedVideo) -> Figure:
         encoded: what `worldmodel encode` wrote of it.
     """
     count = len(encoded.tokens)
-    figure = _figure(11.0, 5.6)
+    figure = canvas(11.0, 5.6)
     grid = figure.subplots(2, count + 1)
     flat = watched.frames.reshape(len(watched.frames), -1)
     panels = [("pixels", grid[0, 0], flat, watched.seconds)]
@@ -506,19 +493,19 @@ def similarity(watched: Watched, encoded: EncodedVideo) -> Figure:
             extent=(0, end, end, 0),
             interpolation="nearest",
         )
-        axes.set_title(title, fontsize=FONT_POINTS)
+        axes.set_title(title, fontsize=FONT)
         for cut in (*watched.cut_seconds, watched.film.again_seconds):
             if cut is not None:
                 axes.axvline(cut, color=BLACK, linewidth=0.9, linestyle="--")
                 axes.axhline(cut, color=BLACK, linewidth=0.9, linestyle="--")
-        axes.tick_params(labelsize=FONT_POINTS - 2)
+        axes.tick_params(labelsize=FONT - 2)
         assert len(seconds) == len(values)
     grid[1, 0].set_visible(False)
     for axes in grid[1, 1:]:
-        axes.set_xlabel("time, s", fontsize=FONT_POINTS)
+        axes.set_xlabel("time, s", fontsize=FONT)
     for axes in (grid[0, 0], grid[1, 1]):
-        axes.set_ylabel("time, s", fontsize=FONT_POINTS)
-    grid[0, 0].set_xlabel("time, s", fontsize=FONT_POINTS)
+        axes.set_ylabel("time, s", fontsize=FONT)
+    grid[0, 0].set_xlabel("time, s", fontsize=FONT)
     figure.colorbar(shown, ax=list(grid.flat), shrink=0.7, label="cosine")
     return figure
 
