@@ -110,18 +110,8 @@ def test_tokens_that_differ_get_colours_that_differ() -> None:
     assert figures.token_strip(FRAMES[0], [tokens], [(2, 2)]).axes
 
 
-def test_prediction_over_time_places_errors_at_the_end_of_the_step_predicted() -> None:
-    tokens = [torch.arange(12.0).view(12, 1, 1), torch.arange(6.0).view(6, 1, 1)]
-    predicted = [{1: tokens[0] + 1}, {1: tokens[1]}]
-    figure = figures.prediction_over_time(tokens, predicted, 8.0)
-    copied, model = figure.axes[0].lines
-    assert copied.get_ydata().tolist() == [1.0] * 11
-    assert model.get_ydata().tolist() == [0.0] * 11
-    assert figure.axes[1].lines[0].get_xdata()[0] == pytest.approx(3 / 8)
-
-
 def test_no_figure_is_kept_by_pyplot() -> None:
-    figures.prediction_over_time([torch.zeros(4, 1, 1)], [{1: torch.zeros(4, 1, 1)}], 8.0)
+    figures.token_strip(FRAMES[0], [torch.zeros(len(FRAMES[0]), 4, 8)], [(2, 2)])
     assert not _pylab_helpers.Gcf.figs
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from square_world import write_squares
 
 from worldmodel.errors import InputError
 from worldmodel.evaluation import report as room
-from worldmodel.evaluation.report import evaluate, evenly, finite, newest_checkpoint
+from worldmodel.evaluation.report import evaluate, evenly, finite
 from worldmodel.evaluation.tables import summary_table
 
 
@@ -195,16 +194,3 @@ def test_a_number_that_is_not_finite_is_no_report() -> None:
 def test_evenly_takes_what_there_is_or_spreads_over_it() -> None:
     assert evenly([1, 2, 3], 5) == [1, 2, 3]
     assert evenly(list(range(10)), 4) == [0, 2, 5, 7]
-
-
-def test_newest_checkpoint_is_found_from_below_and_its_absence_explained(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="make train"):
-        newest_checkpoint(tmp_path)
-    for number, name in enumerate(("version_0", "version_1")):
-        folder = tmp_path / "runs" / "tiny" / name / "checkpoints"
-        folder.mkdir(parents=True)
-        (folder / "last.ckpt").touch()
-        os.utime(folder / "last.ckpt", (number, number))
-    below = tmp_path / "notebooks"
-    below.mkdir()
-    assert newest_checkpoint(below).parent.parent.name == "version_1"

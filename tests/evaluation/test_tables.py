@@ -1,9 +1,6 @@
 """Text of the report: every number beside its null."""
 
-from pathlib import Path
-
 from worldmodel.evaluation.section_tables import interval, number, table
-from worldmodel.evaluation.tables import summary_of
 
 
 def test_table_is_markdown_with_aligned_columns() -> None:
@@ -19,7 +16,3 @@ def test_numbers_and_intervals_for_people() -> None:
     assert number(None) == "-"
     assert interval([0.1, 0.25]) == "0.10 to 0.25"
     assert interval(None) == "-"
-
-
-def test_a_missing_report_says_how_to_make_one(tmp_path: Path) -> None:
-    assert "worldmodel evaluate" in summary_of(tmp_path)

@@ -450,33 +450,3 @@ def token_strip(
     for each in axes.flat:
         _bare(each)
     return figure
-
-
-def prediction_over_time(
-    tokens: Sequence[Tensor], predicted: Sequence[Mapping[int, Tensor]], fps: float
-) -> Figure:
-    """Error of prediction and of copying at each level's longest horizon, over one clip.
-
-    Args:
-        tokens: per level `(T_l, N_l, D_l)`.
-        predicted: per level and horizon h `(T_l, N_l, D_l)`, entry τ for step τ + h.
-        fps: frames per second.
-    """
-    figure = _figure(3.6 * len(tokens), 3.0)
-    panels = figure.subplots(1, len(tokens), squeeze=False)[0]
-    frames = len(tokens[0])
-    for level, (axes, values) in enumerate(zip(panels, tokens, strict=True)):
-        horizon, span = max(predicted[level]), frames // len(values)
-        target = values[horizon:]
-        seconds = ((np.arange(len(target)) + horizon + 1) * span - 1) / fps
-        for guess, colour, label in (
-            (values, ORANGE, "copy"),
-            (predicted[level][horizon], BLUE, "prediction"),
-        ):
-            error = (guess[: len(target)] - target).square().mean((1, 2)).numpy()
-            axes.plot(seconds, error, "o-", markersize=3, color=colour, label=label)
-        axes.set(xlabel="time, s", title=f"level {level}, {horizon * span / fps:g} s ahead")
-        axes.set_ylim(0, None)
-    panels[0].set_ylabel("mean squared error")
-    panels[0].legend(fontsize=7)
-    return figure

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from worldmodel.data.index import index_sha256, read_index
-from worldmodel.errors import InputError
 from worldmodel.evaluation.card import report_card
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.measure import (
@@ -177,23 +176,3 @@ def finite(value: Any, path: str = "report") -> Any:
             raise ValueError(f"{path} is {value}")
         return float(value)
     return value if value is None else str(value)
-
-
-def newest_checkpoint(start: Path | None = None) -> Path:
-    """The `last.ckpt` written last under `runs/` here or in a folder above.
-
-    Args:
-        start: folder to look from; the current one by default.
-
-    Raises:
-        InputError: there is none.
-    """
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        found = list(folder.glob("runs/*/*/checkpoints/last.ckpt"))
-        if found:
-            return max(found, key=lambda path: path.stat().st_mtime)
-    raise InputError(
-        f"no runs/<name>/<version>/checkpoints/last.ckpt in {start} or above; "
-        "`make train` makes one"
-    )

@@ -1,8 +1,6 @@
 """The report as text: `report.md`, and the summary that commands print."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from worldmodel.evaluation.card import card_table
@@ -107,13 +105,3 @@ def summary_table(report: Mapping[str, Any]) -> str:
         score = f"{values['relative_accuracy']:.2f} ({interval(values['ci95'])})"
         rows.append([f"surprise, {kind}", score, number(null), "above"])
     return table(["what", "model", "best null", "should be"], rows)
-
-
-def summary_of(folder: Path) -> str:
-    """`summary_table` of the report in a folder, or how to make one where there is none."""
-    path = folder / "report.json"
-    if not path.is_file():
-        return (
-            f"No report in {folder}: `worldmodel evaluate --checkpoint FILE --out DIR` makes one."
-        )
-    return summary_table(json.loads(path.read_text(encoding="utf-8")))
