@@ -7,6 +7,7 @@ import pytest
 import torch
 from square_world import FPS, FRAMES, SIZE, write_squares
 
+from worldmodel.evaluation.report import evaluate
 from worldmodel.models.checkpoint import build_hierarchy
 
 
@@ -56,3 +57,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "checkpoints" / "last.ckpt"
     path.write_bytes(content.getvalue())
     return path
+
+
+@pytest.fixture(scope="session")
+def written(squares: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the report on that checkpoint and set; nothing may change in it."""
+    out = tmp_path_factory.mktemp("report")
+    evaluate(checkpoint, out, squares)
+    return out

@@ -455,7 +455,7 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     depth = NO_PICTURES if depth_scores is None else depth_scores.pictures()
     drawn = read_metadata(data.clips["test"][0])  # places are counted in the set's own pixels
     picture = (int(drawn["width"]), int(drawn["height"]))
-    probes = StoredProbes.of(levels, picture, depth_probes, whereabouts, report)
+    probes = StoredProbes.of(levels, picture, depth_probes, whereabouts, told.answers, report)
     shown = Shown(depth, told.shown, first, test_scores, choice, spans, clip.fps, probes)
     return {name: section for name, section in report.items() if section}, shown
 

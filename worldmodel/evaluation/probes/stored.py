@@ -30,7 +30,7 @@ from worldmodel.evaluation.probes.linear import LinearProbe
 from worldmodel.evaluation.probes.observe import CONTEXT
 from worldmodel.evaluation.probes.samples import PARTS
 from worldmodel.evaluation.probes.states import flat_states
-from worldmodel.evaluation.probes.whereabouts import Whereabouts
+from worldmodel.evaluation.probes.whereabouts import Answers, Whereabouts
 from worldmodel.models.checkpoint import LoadedModel
 from worldmodel.models.hub_files import PROBES, first_line
 
@@ -73,7 +73,9 @@ class PlaceReader:
         probe: from the context state of a step to x and y.
         grid: rows and columns of tokens.
         picture: (width, height) in px of the pictures in which it says where something is.
-        r2, mae_px: of its answers on the test split; `mae_px` is the mean distance.
+        r2: of its answers on the test split; `mae_px` likewise, mean absolute error of x and of y.
+        half_px: median distance from the truth there: as far from an answer lies half of what is
+            true.
         level: whose context states it reads.
     """
 
@@ -82,6 +84,7 @@ class PlaceReader:
     picture: tuple[int, int]
     r2: float
     mae_px: float
+    half_px: float
     level: int
 
     def __call__(self, context: Tensor) -> np.ndarray:
@@ -105,7 +108,7 @@ class StoredProbes:
         position: by how much of the object showed where the probe was fitted: `visible`, `partly`,
             `hidden`. Those that the report has a score of.
         about: what else the file says: `checkpoint_sha256` (a list), `protocol_sha256`,
-            `index_sha256` of the set, `num_train_clips`, `clip`, `version`. Empty until written.
+            `index_sha256` and `num_train_clips` of the set, `clip`, `version`. Empty until written.
     """
 
     depth: DepthReader | None
@@ -119,6 +122,7 @@ class StoredProbes:
         picture: tuple[int, int],
         depth: DepthProbes | None,
         whereabouts: Whereabouts,
+        answers: Answers,
         report: Mapping[str, Any],
     ) -> "StoredProbes":
         """The probes of a report's headlines, as they were fitted.
@@ -128,6 +132,7 @@ class StoredProbes:
             picture: (width, height) of the set's pictures in px.
             depth: fitted probes of depth, if there are any.
             whereabouts: fitted probes of places.
+            answers: what they said of the test clips.
             report: its sections `depth` and `position`.
         """
         reader = None
@@ -140,12 +145,14 @@ class StoredProbes:
             if "r2" not in section:  # absent
                 continue
             level = whereabouts.levels[part]
+            off = answers.of(part, level, CONTEXT) - answers.truth(part, level)
             places[part] = PlaceReader(
                 whereabouts.probes[part, CONTEXT, level],
                 (levels[level].grid[0], levels[level].grid[1]),
                 picture,
                 float(section["r2"]),
                 float(section["mae_px"]),
+                float(np.median(np.linalg.norm(off, axis=1))),
                 level,
             )
         return cls(reader, places, {})
@@ -208,6 +215,7 @@ def write_probes(path: Path, probes: StoredProbes, model: LoadedModel, meta: dic
             "strength": place.probe.strength,
             "r2": place.r2,
             "mae_px": place.mae_px,
+            "half_px": place.half_px,
         }
     # A probe's share of a larger matrix is a view of it, which has no place in a file.
     whole = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
@@ -274,6 +282,9 @@ def read_probes(path: Path, model: LoadedModel) -> StoredProbes:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         depth, position = about.pop("depth", None), about.pop("position")
+        int(about["num_train_clips"]), str(about["index_sha256"])  # every reader tells of them
+        if not set(position) <= set(PARTS):
+            raise ValueError(f"places of {', '.join(sorted(position))}, not of {', '.join(PARTS)}")
         reader = None if depth is None else _depth_reader(depth, tensors, levels)
         places = {
             part: _place_reader(said, part, tensors, levels) for part, said in position.items()
@@ -338,6 +349,7 @@ def _place_reader(
         _pair(said["picture"]),
         float(said["r2"]),
         float(said["mae_px"]),
+        float(said["half_px"]),
         level,
     )
 

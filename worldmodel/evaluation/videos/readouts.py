@@ -43,13 +43,13 @@ class Belief:
         frames: int64 `(S,)`, last frame of each step, counted from the video's first.
         places: float64 `(S, 2)`, shares of the picture's width from the left and of its height from
             the top; outside of 0 to 1 it lies outside of the picture.
-        error: (horizontal, vertical), the probe's mean distance from the truth on the test split
-            it was measured on, as shares of width and height.
+        half: (horizontal, vertical), how far from an answer half of the true places lay on the test
+            split, as shares of width and height.
     """
 
     frames: np.ndarray
     places: np.ndarray
-    error: tuple[float, float]
+    half: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def read_video_out(
             part: Belief(
                 _ends(len(frames), levels[place.level].span),
                 np.concatenate(places[part]) / place.picture,
-                (place.mae_px / place.picture[0], place.mae_px / place.picture[1]),
+                (place.half_px / place.picture[0], place.half_px / place.picture[1]),
             )
             for part, place in probes.position.items()
         },

@@ -28,11 +28,12 @@ RERUN_NAME = "surprise.rrd"
 TIMELINE = "video"
 # Of frames; they are pictures for people, and 4 to 8 times as many bytes uncompressed.
 JPEG_QUALITY = 85
-# Colour and label of a belief, by how much of the object showed where its probe was fitted.
+# Colour of a belief and what it takes for granted, by how much of the object showed where its probe
+# was fitted.
 BELIEFS = {
-    "visible": (BLUE, "if in view"),
-    "partly": (YELLOW, "if partly hidden"),
-    "hidden": (ORANGE, "if hidden"),
+    "visible": (BLUE, "blue", "in full view"),
+    "partly": (YELLOW, "yellow", "partly hidden"),
+    "hidden": (ORANGE, "orange", "wholly hidden"),
 }
 TRAIL_SECONDS = 1.0
 POINT_PX, LINE_PX = 5.0, 1.5
@@ -130,10 +131,10 @@ def write_rerun(
     """Write all that is known of a video on the timeline `video`, in seconds.
 
     `video` has the frames, `video/belief/{part}` where the probes say that the object is, with the
-    way it came (`trail`) and the probe's mean error as a ring (`error`), over the frames; `depth`
-    metres; `tokens/level{l}` the tokens, their three main directions as colours, from the last
-    frame of their step on; `surprise/level{l}/h{h}` and `copy/level{l}/h{h}` what the model and the
-    copy predictor erred by; `surprise/combined` all places together; `about` words.
+    way it came (`trail`) and a ring in which it was half of the time (`half`), over the frames;
+    `depth` metres; `tokens/level{l}` the tokens, their three main directions as colours, from the
+    last frame of their step on; `surprise/level{l}/h{h}` and `copy/level{l}/h{h}` what the model
+    and the copy predictor erred by; `surprise/combined` all places together; `about` words.
 
     Args:
         path: of the file.
@@ -153,8 +154,8 @@ def write_rerun(
     for number, (level, values) in enumerate(zip(levels_of(network), known.tokens, strict=True)):
         colours = np.round(255 * token_colours(values, level.grid)).astype(np.uint8)
         for step, picture in enumerate(colours):
-            put_at = (step + 1) * level.span - 1
-            recording.put(f"tokens/level{number}", put_at, rerun.Image(picture))
+            end = (step + 1) * level.span - 1
+            recording.put(f"tokens/level{number}", end, rerun.Image(picture))
     _put_surprise(recording, known)
     if known.readouts is not None:
         if known.readouts.depth is not None:
@@ -187,22 +188,24 @@ def _put_depth(recording: _Recording, depth: DepthMaps) -> None:
 
 
 def _put_belief(recording: _Recording, part: str, belief: Belief, size: tuple[int, int]) -> None:
-    """A point, the way it came within `TRAIL_SECONDS`, and a ring as wide as the probe errs."""
+    """A point, the way it came within `TRAIL_SECONDS`, and the ring of half of the true places."""
     rerun, seconds = recording.rerun, recording.seconds
-    hue, label = BELIEFS[part]
+    hue, _, shown = BELIEFS[part]
     opaque, faint = (
         [*(int(hue[start : start + 2], 16) for start in (1, 3, 5)), alpha] for alpha in (255, 160)
     )
     pixels = belief.places * size
     angles = np.linspace(0, 2 * np.pi, RING_CORNERS + 1)
-    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * belief.error * np.array(size)
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * belief.half * np.array(size)
     name = f"video/belief/{part}"
     for step, (frame, place) in enumerate(zip(belief.frames, pixels, strict=True)):
         # Radii below zero are of the screen, not of the picture.
-        point = rerun.Points2D([place], radii=-POINT_PX, colors=opaque, labels=label)
+        point = rerun.Points2D(
+            [place], radii=-POINT_PX, colors=opaque, labels=f"if {shown}", show_labels=False
+        )
         recording.put(name, frame, point)
         first = np.searchsorted(seconds[belief.frames], seconds[frame] - TRAIL_SECONDS)
-        for kind, line in (("trail", pixels[first : step + 1]), ("error", ring + place)):
+        for kind, line in (("trail", pixels[first : step + 1]), ("half", ring + place)):
             drawn = rerun.LineStrips2D([line], radii=-LINE_PX, colors=faint)
             recording.put(f"{name}/{kind}", frame, drawn)
 
@@ -210,28 +213,34 @@ def _put_belief(recording: _Recording, part: str, belief: Belief, size: tuple[in
 def _layout(rerun: Any, num_levels: int, readouts: Readouts | None) -> Any:
     """How the viewer opens: pictures above, curves below, words beside them."""
     view = rerun.blueprint
-    has_depth = readouts is not None and readouts.depth is not None
     title = "video and belief" if readouts is not None and readouts.beliefs else "video"
     pictures = [view.Spatial2DView(origin="video", name=title)]
-    if has_depth:
-        pictures.append(view.Spatial2DView(origin="depth", name="depth, m"))
+    if readouts is not None and readouts.depth is not None:
+        metres = readouts.depth.metres
+        title = f"depth, {metres.min():.1f} m (dark) to {metres.max():.1f} m (bright)"
+        pictures.append(view.Spatial2DView(origin="depth", name=title))
     tokens = [
         view.Spatial2DView(origin=f"tokens/level{level}", name=f"tokens of level {level}")
         for level in range(num_levels)
     ]
-    curves = [
-        view.TimeSeriesView(origin="surprise/combined", name="surprise, all levels together"),
+    together = view.TimeSeriesView(origin="surprise/combined", name="surprise, all levels together")
+    by_level = [
         view.TimeSeriesView(
             origin="/",
-            contents=["surprise/**", "copy/**", "- surprise/combined"],
-            name="surprise and the copy predictor's, by level and horizon",
-        ),
+            contents=[f"surprise/level{level}/**", f"copy/level{level}/**"],
+            name=f"surprise and copy, level {level}",
+        )
+        for level in range(num_levels)
     ]
     about = view.TextDocumentView(origin="about", name="about")
     return view.Blueprint(
         view.Vertical(
             view.Horizontal(*pictures, about),
-            view.Horizontal(view.Tabs(*tokens), view.Vertical(*curves), column_shares=[1, 2]),
+            view.Horizontal(
+                view.Tabs(*tokens),
+                view.Vertical(together, view.Tabs(*by_level)),
+                column_shares=[1, 2],
+            ),
             row_shares=[3, 2],
         ),
         collapse_panels=True,
@@ -275,18 +284,17 @@ def about_text(
     if probes.position:
         lines.append(
             "- **belief**: where linear probes say from context states that the object is; the "
-            f"line is its way within {TRAIL_SECONDS:g} s, the ring the mean error on test clips. "
-            "Each was fitted where it is true that the object is"
+            f"line is its way within {TRAIL_SECONDS:g} s, and on test clips it was inside the ring "
+            "half of the time. Each answers at every step as if the object were"
         )
         for part, place in probes.position.items():
-            shown = {"visible": "in full view", "partly": "partly hidden"}.get(part, "hidden")
+            _, colour, shown = BELIEFS[part]
             lines.append(
-                f"    - {shown} (*{BELIEFS[part][1]}*): level {place.level}, mean error "
-                f"{place.mae_px:.1f} px of {place.picture[0]}, r2 {place.r2:.2f}"
+                f"    - {shown} (**{colour}**): level {place.level}, half within "
+                f"{place.half_px:.1f} px of a picture of {place.picture[0]}, r2 {place.r2:.2f};"
             )
         lines.append(
-            "\n  They answer whatever is seen; which of them applies, and whether there is an "
-            "object at all, they do not say."
+            "- Which of these holds, and whether there is an object at all, the probes do not say."
         )
     about = probes.about
     lines.append(
