@@ -69,10 +69,10 @@ def asked_rows(belief: Belief, track: Track, part: str, span: int) -> np.ndarray
 
 
 def test_they_give_the_reports_numbers_on_the_test_clips(
-    squares: Path, written: Path, model: LoadedModel
+    squares: Path, probed: Path, model: LoadedModel
 ) -> None:
-    probes = read_probes(written / PROBES, model)
-    report = json.loads((written / "report.json").read_text())
+    probes = read_probes(probed / PROBES, model)
+    report = json.loads((probed / "report.json").read_text())
     said: dict[str, list[np.ndarray]] = {part: [] for part in probes.position}
     true: dict[str, list[np.ndarray]] = {part: [] for part in probes.position}
     sums = np.zeros(())
@@ -105,31 +105,31 @@ def test_they_give_the_reports_numbers_on_the_test_clips(
     assert scores_of(sums)["rmse_m"] == pytest.approx(report["depth"]["rmse_m"], abs=1e-9)
 
 
-def test_the_file_is_small_and_says_what_it_holds(written: Path, model: LoadedModel) -> None:
-    meta = json.loads((written / "report.json").read_text())["meta"]
-    about = read_probes(written / PROBES, model).about
+def test_the_file_is_small_and_says_what_it_holds(probed: Path, model: LoadedModel) -> None:
+    meta = json.loads((probed / "report.json").read_text())["meta"]
+    about = read_probes(probed / PROBES, model).about
     assert about["checkpoint_sha256"] == [model.sha256] == [meta["checkpoint_sha256"]]
     assert about["protocol_sha256"] == meta["protocol_sha256"]
     assert about["index_sha256"] == meta["data"]["index_sha256"]
     assert about["num_train_clips"] == meta["data"]["num_train_clips"] == 24
     assert about["clip"] == {"num_frames": 16, "fps": 8.0, "size": 16}
-    tensors, stored = content_of(written / PROBES)
+    tensors, stored = content_of(probed / PROBES)
     assert stored["depth"]["unit"] == "m" and stored["position"]["hidden"]["unit"] == "px"
     assert stored["position"]["hidden"]["picture"] == [16, 16]
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    assert (written / PROBES).stat().st_size < 8 * numbers + 3000
+    assert (probed / PROBES).stat().st_size < 8 * numbers + 3000
 
 
 def test_another_models_are_refused_in_one_line(
-    written: Path, model: LoadedModel, tmp_path: Path
+    probed: Path, model: LoadedModel, tmp_path: Path
 ) -> None:
     other = replace(model, sha256="ab" * 32)
     with pytest.raises(InputError, match=rf"{PROBES} has probes of checkpoint .*, not of abab"):
-        read_probes(written / PROBES, other)
+        read_probes(probed / PROBES, other)
     # An export knows the checkpoint that it was made from.
     exported = replace(other, config=model.config | {"checkpoint_sha256": model.sha256})
     assert hashes_of(exported) == ["ab" * 32, model.sha256]
-    assert read_probes(written / PROBES, exported).position.keys()
+    assert read_probes(probed / PROBES, exported).position.keys()
     with pytest.raises(InputError, match=r"there is no .*nothing; `worldmodel evaluate` writes"):
         read_about(tmp_path / "nothing", [model.sha256])
 
@@ -152,22 +152,22 @@ def test_another_models_are_refused_in_one_line(
     ],
 )
 def test_a_file_that_is_not_as_it_should_be_is_refused(
-    written: Path,
+    probed: Path,
     model: LoadedModel,
     tmp_path: Path,
     edit: Callable[[dict[str, Tensor], dict[str, Any]], Any],
     message: str,
 ) -> None:
-    path = changed(written / PROBES, tmp_path / "changed", edit)
+    path = changed(probed / PROBES, tmp_path / "changed", edit)
     with pytest.raises(InputError, match=message) as caught:
         read_probes(path, model)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_cut_short_or_of_another_kind_is_refused(
-    written: Path, model: LoadedModel, tmp_path: Path
+    probed: Path, model: LoadedModel, tmp_path: Path
 ) -> None:
-    whole = (written / PROBES).read_bytes()
+    whole = (probed / PROBES).read_bytes()
     for content in (whole[: len(whole) // 2], whole[:4], b"", b"\x80\x04."):
         (tmp_path / "cut").write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as probes"):
@@ -178,34 +178,34 @@ def test_a_file_cut_short_or_of_another_kind_is_refused(
 
 
 def test_a_file_without_depth_reads_places(
-    written: Path, model: LoadedModel, tmp_path: Path
+    probed: Path, model: LoadedModel, tmp_path: Path
 ) -> None:
-    path = changed(written / PROBES, tmp_path / PROBES, lambda _, about: about.pop("depth"))
+    path = changed(probed / PROBES, tmp_path / PROBES, lambda _, about: about.pop("depth"))
     probes: StoredProbes = read_probes(path, model)
     assert probes.depth is None and set(probes.position) == {"visible", "hidden"}
 
 
 def test_they_are_found_beside_the_model(
-    written: Path, checkpoint: Path, model: LoadedModel, tmp_path: Path
+    probed: Path, checkpoint: Path, model: LoadedModel, tmp_path: Path
 ) -> None:
     assert find_probes(None, model) is None
-    assert find_probes(written, model) == find_probes(written / PROBES, model) == written / PROBES
+    assert find_probes(probed, model) == find_probes(probed / PROBES, model) == probed / PROBES
     run = tmp_path / "version_0"
     (run / "checkpoints").mkdir(parents=True)
     (run / "report").mkdir()
     shutil.copy(checkpoint, run / "checkpoints" / "last.ckpt")
     trained = load_model(run / "checkpoints" / "last.ckpt")
-    shutil.copy(written / PROBES, run / "checkpoints" / PROBES)
+    shutil.copy(probed / PROBES, run / "checkpoints" / PROBES)
     assert find_probes(None, trained) == run / "checkpoints" / PROBES
-    shutil.copy(written / PROBES, run / "report" / PROBES)
+    shutil.copy(probed / PROBES, run / "report" / PROBES)
     assert find_probes(None, trained) == run / "report" / PROBES
 
 
 def test_an_export_takes_them_along(
-    written: Path, checkpoint: Path, model: LoadedModel, tmp_path: Path
+    probed: Path, checkpoint: Path, model: LoadedModel, tmp_path: Path
 ) -> None:
-    out = export_model(checkpoint, tmp_path / "out", written)
-    assert (out / PROBES).read_bytes() == (written / PROBES).read_bytes()
+    out = export_model(checkpoint, tmp_path / "out", probed)
+    assert (out / PROBES).read_bytes() == (probed / PROBES).read_bytes()
     exported = load_model(out)
     assert exported.sha256 != model.sha256
     path = find_probes(None, exported)
@@ -217,13 +217,13 @@ def test_an_export_takes_them_along(
 
 
 def test_an_export_refuses_a_report_with_another_models_probes(
-    written: Path, checkpoint: Path, tmp_path: Path
+    probed: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report"
     report.mkdir()
-    shutil.copy(written / "report.json", report)
+    shutil.copy(probed / "report.json", report)
     changed(
-        written / PROBES,
+        probed / PROBES,
         report / PROBES,
         lambda _, about: about.update(checkpoint_sha256=["cd" * 32]),
     )

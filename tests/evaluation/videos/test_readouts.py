@@ -21,8 +21,8 @@ def model(checkpoint: Path) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def probes(written: Path, model: LoadedModel) -> StoredProbes:
-    return read_probes(written / PROBES, model)
+def probes(probed: Path, model: LoadedModel) -> StoredProbes:
+    return read_probes(probed / PROBES, model)
 
 
 def frames(count: int) -> np.ndarray:

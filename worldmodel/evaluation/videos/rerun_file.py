@@ -114,7 +114,7 @@ class _Recording:
         self.stream = rerun.RecordingStream("worldmodel")
         self.stream.save(str(path))
 
-    def put(self, name: str, frame: int, what: Any) -> None:
+    def put(self, name: str, frame: int | np.integer, what: Any) -> None:
         """Show something from a frame on."""
         self.stream.set_time(TIMELINE, duration=float(self.seconds[frame]))
         self.stream.log(name, what)
@@ -173,7 +173,7 @@ def _put_surprise(recording: _Recording, known: Recorded) -> None:
         for frame, value, copied in zip(curve.frames, curve.values, curve.copied, strict=True):
             recording.put(f"surprise/{name}", frame, scalars(float(value)))
             recording.put(f"copy/{name}", frame, scalars(float(copied)))
-    for frame in np.flatnonzero(np.isfinite(known.combined)).tolist():
+    for frame in np.flatnonzero(np.isfinite(known.combined)):
         recording.put("surprise/combined", frame, scalars(float(known.combined[frame])))
 
 
