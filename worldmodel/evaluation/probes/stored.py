@@ -6,8 +6,8 @@ neither the set nor a second fit. Beside the tensors one entry of JSON says what
 units they answer, how well they did on the test split, and whose states they were fitted on: probes
 of another model are refused. Numbers and text, nothing that could be run.
 
-For 64 features a token they take 80 kB; an encoder of 256 tokens of 768 numbers has 1.9 MB, most of
-them the mean features at every place.
+For 4 x 4 tokens of 64 numbers they take 54 kB, for 16 x 16 of 768 (`configs/large.yaml`) 1.9 MB,
+most of it the mean features at every place.
 """
 
 import json

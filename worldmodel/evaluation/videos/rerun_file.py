@@ -307,7 +307,7 @@ def about_text(
     if max(rate, 1 / rate) > TOLERANCE:
         lines.append(
             f"\nThis video was seen at {fps:.3g} frames a second, the probes were fitted at "
-            f"{clip.fps:g}: things move {1 / rate:.2g} times as far from frame to frame."
+            f"{clip.fps:g}: things move {1 / rate:.3g} times as far from frame to frame."
         )
     if max(wide, 1 / wide) > TOLERANCE:
         lines.append(
