@@ -489,6 +489,13 @@ def surprise_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rerun", action="store_true", help="also a file for the Rerun viewer (the extra `rerun`)"
     )
+    parser.add_argument(
+        "--probes",
+        type=str,
+        default=None,
+        help="for its depth and belief: folder of the model's report, or probes.safetensors "
+        "(default: those beside the model)",
+    )
 
 
 def surprise(config: Namespace) -> None:
@@ -505,6 +512,7 @@ def surprise(config: Namespace) -> None:
         place,
         seed=config.seed,
         rerun=config.rerun,
+        probes=config.probes,
     )
     for summary in summaries:
         print(summary["folder"])

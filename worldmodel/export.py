@@ -4,6 +4,7 @@
     model.safetensors   the hierarchy's weights and nothing else of the checkpoint
     README.md           its model card, as the Hugging Face Hub shows it
     report.json         what it was measured to know, where a report was given
+    probes.safetensors  what that report's probes learned to read from it, where they lie beside it
 
 The same checkpoint, report and command give the same bytes.
 """
@@ -22,6 +23,7 @@ import yaml
 from safetensors.torch import save
 
 from worldmodel.errors import InputError
+from worldmodel.evaluation.probes.stored import read_about
 from worldmodel.model_card import model_card
 from worldmodel.models.checkpoint import (
     CONFIG_NAME,
@@ -34,7 +36,7 @@ from worldmodel.models.checkpoint import (
     is_export,
     read_checkpoint,
 )
-from worldmodel.models.hub_files import WEIGHTS, first_line, hash_files, read_json
+from worldmodel.models.hub_files import PROBES, WEIGHTS, first_line, hash_files, read_json
 from worldmodel.models.pretrained import CARD_NAME
 
 REPORT_NAME = "report.json"
@@ -58,7 +60,8 @@ def export_model(
         checkpoint: of `worldmodel fit`. The run's `config.yaml` is read where it lies as a run
             leaves it: beside the checkpoint's folder.
         out: the folder; an export that lies there is replaced.
-        report: folder of `worldmodel evaluate` on this checkpoint, or its `report.json`.
+        report: folder of `worldmodel evaluate` on this checkpoint, or its `report.json`; its probes
+            go with it.
         command: the line that trained the model, for its card.
         licence: of the weights, as the Hub calls it (`apache-2.0`).
 
@@ -87,6 +90,10 @@ def export_model(
     measured = None
     if report is not None:
         files[REPORT_NAME], measured = read_report(Path(report), config)
+        beside = Path(report) / PROBES if Path(report).is_dir() else Path(report).with_name(PROBES)
+        if beside.is_file():
+            read_about(beside, [config["checkpoint_sha256"], config["weights_sha256"]])
+            files[PROBES] = beside.read_bytes()
     num_weights = sum(tensor.numel() for tensor in weights.values())
     files[CARD_NAME] = model_card(config, num_weights, measured, licence).encode()
     try:
@@ -241,7 +248,8 @@ def check_replaceable(out: Path) -> None:
             f"{out} holds {', '.join(held[:3])} and is no export, so it is not replaced; "
             "give another folder"
         )
-    others = [name for name in held if name not in (CONFIG_NAME, WEIGHTS, CARD_NAME, REPORT_NAME)]
+    ours = (CONFIG_NAME, WEIGHTS, CARD_NAME, REPORT_NAME, PROBES)
+    others = [name for name in held if name not in ours]
     if others:
         raise InputError(
             f"{out} is an export but also holds {', '.join(others[:3])}, which would be lost; "

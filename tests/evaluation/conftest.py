@@ -1,13 +1,21 @@
 """A whole set, and a checkpoint, of the squares' world: small enough to evaluate in seconds."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from square_world import FPS, FRAMES, SIZE, write_squares
 
-from worldmodel.models.checkpoint import build_hierarchy
+from worldmodel.data.index import index_sha256
+from worldmodel.evaluation.measure import Effort, Run, measure
+from worldmodel.evaluation.passes import Pace
+from worldmodel.evaluation.probes.stored import write_probes
+from worldmodel.evaluation.provenance import describe
+from worldmodel.evaluation.report import finite, open_data
+from worldmodel.models.checkpoint import build_hierarchy, load_model
+from worldmodel.models.hub_files import PROBES
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +64,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "checkpoints" / "last.ckpt"
     path.write_bytes(content.getvalue())
     return path
+
+
+@pytest.fixture(scope="session")
+def probed(squares: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with probes of that checkpoint and their report, little else measured."""
+    out = tmp_path_factory.mktemp("probed")
+    model, less = load_model(checkpoint), Effort(num_untrained=1, context_frames=(), rollouts=False)
+    data, counts = open_data(squares, less)
+    run = Run(torch.device("cpu"), Pace(num_workers=0, quiet=True), effort=less)
+    sections, shown = measure(model, data, run)
+    meta = describe(model, index_sha256(squares), counts)
+    assert shown.probes is not None
+    write_probes(out / PROBES, shown.probes, model, meta)
+    (out / "report.json").write_text(json.dumps(finite({"meta": meta} | sections)))
+    return out

@@ -11,8 +11,11 @@ from square_world import write_squares
 
 from worldmodel.errors import InputError
 from worldmodel.evaluation import report as room
+from worldmodel.evaluation.probes.stored import read_probes
 from worldmodel.evaluation.report import evaluate, evenly, finite
 from worldmodel.evaluation.tables import summary_table
+from worldmodel.models.checkpoint import load_model
+from worldmodel.models.hub_files import PROBES
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,19 @@ def test_report_is_the_same_to_the_bit_with_another_batch_size_and_workers(
     first, second = load(written), load(tmp_path)
     del first["meta"], second["meta"]
     assert first == second
+    assert (written / PROBES).read_bytes() == (tmp_path / PROBES).read_bytes()
+
+
+def test_the_probes_of_the_headlines_are_stored(
+    written: Path, probed: Path, checkpoint: Path
+) -> None:
+    # However little else is measured.
+    assert (written / PROBES).read_bytes() == (probed / PROBES).read_bytes()
+    probes = read_probes(written / PROBES, load_model(checkpoint))
+    report = load(written)
+    assert probes.depth is not None and probes.depth.rmse_m == report["depth"]["rmse_m"]
+    scored = {part: s["level"] for part, s in report["position"].items() if "r2" in s}
+    assert {part: each.level for part, each in probes.position.items()} == scored
 
 
 def test_another_checkpoint_is_measured_beside_on_the_same_clips(

@@ -65,6 +65,7 @@ from worldmodel.evaluation.probes.rollout import (
 )
 from worldmodel.evaluation.probes.samples import PARTS, Samples
 from worldmodel.evaluation.probes.states import asked_steps, flat_states
+from worldmodel.evaluation.probes.stored import StoredProbes
 from worldmodel.evaluation.probes.things import (
     QUESTIONS,
     ThingAnswers,
@@ -417,7 +418,7 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     score = scorer(untrained, choice, run.device)
     test_blocks = judge(score, "test", keep="reveal")
 
-    depth_scores = None
+    depth_scores, depth_probes = None, None
     if effort.depth:
         plan = DepthPlan.of(levels, clip.num_frames)
         depth_probes = fit_depth(plan, depth_train, depth_val, run.seed)
@@ -452,7 +453,10 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
         scores, _, _ = _collect(unseen)
         report["surprise_ood"] = headline_section(scores, choice, spans, run.seed, left_out)
     depth = NO_PICTURES if depth_scores is None else depth_scores.pictures()
-    shown = Shown(depth, told.shown, first, test_scores, choice, spans, clip.fps)
+    drawn = read_metadata(data.clips["test"][0])  # places are counted in the set's own pixels
+    picture = (int(drawn["width"]), int(drawn["height"]))
+    probes = StoredProbes.of(levels, picture, depth_probes, whereabouts, told.answers, report)
+    shown = Shown(depth, told.shown, first, test_scores, choice, spans, clip.fps, probes)
     return {name: section for name, section in report.items() if section}, shown
 
 

@@ -16,6 +16,7 @@ from worldmodel.evaluation.network import Place
 from worldmodel.evaluation.probes.depth import DepthPictures
 from worldmodel.evaluation.probes.observe import CONTEXT
 from worldmodel.evaluation.probes.samples import Samples
+from worldmodel.evaluation.probes.stored import StoredProbes
 from worldmodel.evaluation.probes.whereabouts import Whereabouts
 from worldmodel.evaluation.surprise import BlockScores, Choice, splice_frames
 
@@ -73,6 +74,8 @@ class Shown:
         choice: where the headline is; None where nothing is predicted.
         spans: frames per step of each level.
         fps: frames per second.
+        probes: those of the headlines, with which other videos can be read; None where there are
+            none.
     """
 
     depth: DepthPictures
@@ -82,6 +85,7 @@ class Shown:
     choice: Choice | None
     spans: Sequence[int]
     fps: float
+    probes: StoredProbes | None = None
 
 
 def position_figure(shown: Shown) -> Figure | None:

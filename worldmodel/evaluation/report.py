@@ -31,9 +31,11 @@ from worldmodel.evaluation.measure import (
 from worldmodel.evaluation.page import write_clips, write_page
 from worldmodel.evaluation.passes import Pace
 from worldmodel.evaluation.pictures import write_pictures
+from worldmodel.evaluation.probes.stored import write_probes
 from worldmodel.evaluation.provenance import describe, describe_model
 from worldmodel.evaluation.tables import markdown
 from worldmodel.models.checkpoint import load_model
+from worldmodel.models.hub_files import PROBES
 
 DEFAULT_DATA = Path("data/physics")
 DEFAULT_SET = {"num_clips": 2000, "num_blocks": 20, "size": 64, "seed": 0}
@@ -54,8 +56,8 @@ def evaluate(
 
     Args:
         checkpoint: of `worldmodel fit`, or somebody else's encoder (see `load_model`).
-        out: folder for `report.json`, `report.md`, `report.html`, `figures/` and `clips/`; made
-            where missing.
+        out: folder for `report.json`, `report.md`, `report.html`, `probes.safetensors`, `figures/`
+            and `clips/`; made where missing.
         data: a set of the physics world. By default `data/physics`, generated where missing.
         batch_size: samples that a process hands over at a time; changes speed only.
         num_workers: processes that read and run; changes speed only. By default one per core.
@@ -91,6 +93,8 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     write_pictures(out / "figures", report, shown, csv)
     write_clips(out, report["meta"], found.blocks["test"], model.clip, shown)
+    if shown.probes is not None:
+        write_probes(out / PROBES, shown.probes, model, report["meta"])
     report["meta"]["seconds"] = round(time.monotonic() - started, 1)
     written = write_report(out, report)
     write_page(out)

@@ -18,6 +18,8 @@ ADDRESS = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-
 """`hf://org/name` or `hf://org/name@revision`; a Path has made one slash of two."""
 PREPROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+PROBES = "probes.safetensors"
+"""What an evaluation fitted on a model of ours, beside its weights; no model needs it."""
 
 
 def import_extra(name: str) -> Any:
@@ -73,7 +75,7 @@ def fetch(address: str) -> tuple[Path, str]:
         raise InputError(f"{address} is no address such as hf://facebook/vjepa2-vitl-fpc64-256")
     hub = import_extra("huggingface_hub")
     wanted = ["config.json", "README.md", *PREPROCESSORS]
-    wanted += [WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors"]
+    wanted += [WEIGHTS, WEIGHTS_INDEX, PROBES, "model-*-of-*.safetensors"]
     try:
         folder = Path(
             hub.snapshot_download(match["name"], revision=match["revision"], allow_patterns=wanted)

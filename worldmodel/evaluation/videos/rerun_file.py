@@ -1,10 +1,14 @@
 """What a model makes of a video as a file for the Rerun viewer, everything on one timeline.
 
+Frames, tokens and surprise need the model alone; depth and where it believes the object to be, the
+probes of its report (`probes.stored`). The recording says in words whose answers they are.
+
 The extra `rerun` has the package; nothing else here needs it.
 """
 
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,29 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import InputError
-from worldmodel.evaluation.figures import token_colours
+from worldmodel.evaluation.figures import BLUE, ORANGE, YELLOW, token_colours
 from worldmodel.evaluation.network import Network, Place, levels_of
+from worldmodel.evaluation.probes.stored import StoredProbes
 from worldmodel.evaluation.videos.long_video import SurpriseCurve
+from worldmodel.evaluation.videos.readouts import Belief, DepthMaps, Readouts
+from worldmodel.models.checkpoint import ClipSpec
 
 RERUN_NAME = "surprise.rrd"
 TIMELINE = "video"
 # Of frames; they are pictures for people, and 4 to 8 times as many bytes uncompressed.
 JPEG_QUALITY = 85
+# Colour of a belief and what it takes for granted, by how much of the object showed where its probe
+# was fitted.
+BELIEFS = {
+    "visible": (BLUE, "blue", "in full view"),
+    "partly": (YELLOW, "yellow", "partly hidden"),
+    "hidden": (ORANGE, "orange", "wholly hidden"),
+}
+TRAIL_SECONDS = 1.0
+POINT_PX, LINE_PX = 5.0, 1.5
+RING_CORNERS = 32
+# A rate this much off the clips', or a side this much longer than the other, is worth a word.
+TOLERANCE = 1.02
 
 
 def import_rerun() -> Any:
@@ -64,55 +83,235 @@ def tokens_of(
     return [torch.cat(levels) for levels in zip(*parts, strict=True)]
 
 
-def write_rerun(
-    path: Path,
-    pictures: Iterable[np.ndarray],
-    seconds: np.ndarray,
-    tokens: Sequence[Tensor],
-    network: Network,
-    curves: Mapping[Place, SurpriseCurve],
-    combined: np.ndarray,
-) -> None:
-    """Write frames, tokens and surprise of a video on the timeline `video`, in seconds.
+@dataclass(frozen=True)
+class Recorded:
+    """What is known of a video, all of it on the same frames.
 
-    `video` has the frames; `tokens/level{l}` its tokens, their three main directions as colours,
-    from the last frame of their step on; `surprise/level{l}/h{h}` and `copy/level{l}/h{h}` what the
-    model and the copy predictor erred by; `surprise/combined` all places together.
+    Attributes:
+        seconds: `(T,)`, when its frames are shown.
+        size: (width, height) of its pictures.
+        tokens: per level `(T_l, N_l, D_l)`.
+        curves: surprise of each place.
+        combined: `(T,)`; NaN where there is none.
+        readouts: depth and belief; None without probes.
+        about: what all of it is, in Markdown.
+    """
+
+    seconds: np.ndarray
+    size: tuple[int, int]
+    tokens: Sequence[Tensor]
+    curves: Mapping[Place, SurpriseCurve]
+    combined: np.ndarray
+    readouts: Readouts | None
+    about: str
+
+
+class _Recording:
+    """A file of the viewer, and the moment of which is told."""
+
+    def __init__(self, rerun: Any, path: Path, seconds: np.ndarray) -> None:
+        self.rerun, self.seconds = rerun, seconds
+        self.stream = rerun.RecordingStream("worldmodel")
+        self.stream.save(str(path))
+
+    def put(self, name: str, frame: int | np.integer, what: Any) -> None:
+        """Show something from a frame on."""
+        self.stream.set_time(TIMELINE, duration=float(self.seconds[frame]))
+        self.stream.log(name, what)
+
+    def close(self) -> None:
+        """Nothing comes after this."""
+        self.stream.flush()
+        self.stream.disconnect()
+
+
+def write_rerun(
+    path: Path, pictures: Iterable[np.ndarray], network: Network, known: Recorded
+) -> None:
+    """Write all that is known of a video on the timeline `video`, in seconds.
+
+    `video` has the frames, `video/belief/{part}` where the probes say that the object is, with the
+    way it came (`trail`) and a ring in which it was half of the time (`half`), over the frames;
+    `depth` metres; `tokens/level{l}` the tokens, their three main directions as colours, from the
+    last frame of their step on; `surprise/level{l}/h{h}` and `copy/level{l}/h{h}` what the model
+    and the copy predictor erred by; `surprise/combined` all places together; `about` words.
 
     Args:
         path: of the file.
         pictures: uint8 `(H, W, 3)`, T of them.
-        seconds: `(T,)`, when they are shown.
-        tokens: per level `(T_l, N_l, D_l)`.
         network: whose tokens they are.
-        curves: surprise of each place.
-        combined: `(T,)`; NaN where there is none.
+        known: everything else.
 
     Raises:
         InputError: rerun is not installed.
     """
     rerun = import_rerun()
-    recording = rerun.RecordingStream("worldmodel")
-    recording.save(str(path))
-
-    def put(name: str, second: float, what: Any) -> None:
-        recording.set_time(TIMELINE, duration=float(second))
-        recording.log(name, what)
-
-    for second, picture in zip(seconds, pictures, strict=True):
-        put("video", second, rerun.Image(picture).compress(jpeg_quality=JPEG_QUALITY))
-    for number, (level, values) in enumerate(zip(levels_of(network), tokens, strict=True)):
+    recording = _Recording(rerun, path, known.seconds)
+    text = rerun.TextDocument(known.about, media_type="text/markdown")
+    recording.stream.log("about", text, static=True)
+    for frame, picture in enumerate(pictures):
+        recording.put("video", frame, rerun.Image(picture).compress(jpeg_quality=JPEG_QUALITY))
+    for number, (level, values) in enumerate(zip(levels_of(network), known.tokens, strict=True)):
         colours = np.round(255 * token_colours(values, level.grid)).astype(np.uint8)
-        ends = seconds[level.span - 1 :: level.span]
-        for second, picture in zip(ends, colours, strict=False):
-            put(f"tokens/level{number}", second, rerun.Image(picture))
-    for (place, horizon), curve in curves.items():
+        for step, picture in enumerate(colours):
+            end = (step + 1) * level.span - 1
+            recording.put(f"tokens/level{number}", end, rerun.Image(picture))
+    _put_surprise(recording, known)
+    if known.readouts is not None:
+        if known.readouts.depth is not None:
+            _put_depth(recording, known.readouts.depth)
+        for part, belief in known.readouts.beliefs.items():
+            _put_belief(recording, part, belief, known.size)
+    recording.stream.send_blueprint(_layout(rerun, len(known.tokens), known.readouts))
+    recording.close()
+
+
+def _put_surprise(recording: _Recording, known: Recorded) -> None:
+    scalars = recording.rerun.Scalars
+    for (place, horizon), curve in known.curves.items():
         name = f"level{place}/h{horizon}"
         for frame, value, copied in zip(curve.frames, curve.values, curve.copied, strict=True):
-            put(f"surprise/{name}", seconds[frame], rerun.Scalars(float(value)))
-            put(f"copy/{name}", seconds[frame], rerun.Scalars(float(copied)))
-    for second, value in zip(seconds, combined, strict=True):
-        if np.isfinite(value):
-            put("surprise/combined", second, rerun.Scalars(float(value)))
-    recording.flush()
-    recording.disconnect()
+            recording.put(f"surprise/{name}", frame, scalars(float(value)))
+            recording.put(f"copy/{name}", frame, scalars(float(copied)))
+    for frame in np.flatnonzero(np.isfinite(known.combined)):
+        recording.put("surprise/combined", frame, scalars(float(known.combined[frame])))
+
+
+def _put_depth(recording: _Recording, depth: DepthMaps) -> None:
+    """Maps in metres, one colour scale for the whole video."""
+    limits = (float(depth.metres.min()), float(depth.metres.max()))
+    for frame, metres in zip(depth.frames, depth.metres, strict=True):
+        shown = recording.rerun.DepthImage(
+            metres.astype(np.float32), meter=1.0, colormap="viridis", depth_range=limits
+        )
+        recording.put("depth", frame, shown)
+
+
+def _put_belief(recording: _Recording, part: str, belief: Belief, size: tuple[int, int]) -> None:
+    """A point, the way it came within `TRAIL_SECONDS`, and the ring of half of the true places."""
+    rerun, seconds = recording.rerun, recording.seconds
+    hue, _, shown = BELIEFS[part]
+    opaque, faint = (
+        [*(int(hue[start : start + 2], 16) for start in (1, 3, 5)), alpha] for alpha in (255, 160)
+    )
+    pixels = belief.places * size
+    angles = np.linspace(0, 2 * np.pi, RING_CORNERS + 1)
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * belief.half * np.array(size)
+    name = f"video/belief/{part}"
+    for step, (frame, place) in enumerate(zip(belief.frames, pixels, strict=True)):
+        # Radii below zero are of the screen, not of the picture.
+        point = rerun.Points2D(
+            [place], radii=-POINT_PX, colors=opaque, labels=f"if {shown}", show_labels=False
+        )
+        recording.put(name, frame, point)
+        first = np.searchsorted(seconds[belief.frames], seconds[frame] - TRAIL_SECONDS)
+        for kind, line in (("trail", pixels[first : step + 1]), ("half", ring + place)):
+            drawn = rerun.LineStrips2D([line], radii=-LINE_PX, colors=faint)
+            recording.put(f"{name}/{kind}", frame, drawn)
+
+
+def _layout(rerun: Any, num_levels: int, readouts: Readouts | None) -> Any:
+    """How the viewer opens: pictures above, curves below, words beside them."""
+    view = rerun.blueprint
+    title = "video and belief" if readouts is not None and readouts.beliefs else "video"
+    pictures = [view.Spatial2DView(origin="video", name=title)]
+    if readouts is not None and readouts.depth is not None:
+        metres = readouts.depth.metres
+        title = f"depth, {metres.min():.1f} m (dark) to {metres.max():.1f} m (bright)"
+        pictures.append(view.Spatial2DView(origin="depth", name=title))
+    tokens = [
+        view.Spatial2DView(origin=f"tokens/level{level}", name=f"tokens of level {level}")
+        for level in range(num_levels)
+    ]
+    together = view.TimeSeriesView(origin="surprise/combined", name="surprise, all levels together")
+    by_level = [
+        view.TimeSeriesView(
+            origin="/",
+            contents=[f"surprise/level{level}/**", f"copy/level{level}/**"],
+            name=f"surprise and copy, level {level}",
+        )
+        for level in range(num_levels)
+    ]
+    about = view.TextDocumentView(origin="about", name="about")
+    return view.Blueprint(
+        view.Vertical(
+            view.Horizontal(*pictures, about),
+            view.Horizontal(
+                view.Tabs(*tokens),
+                view.Vertical(together, view.Tabs(*by_level)),
+                column_shares=[1, 2],
+            ),
+            row_shares=[3, 2],
+        ),
+        collapse_panels=True,
+    )
+
+
+def about_text(
+    name: str,
+    clip: ClipSpec,
+    fps: float,
+    size: tuple[int, int],
+    probes: StoredProbes | None,
+    missing: str = "",
+) -> str:
+    """What a recording holds and how it is to be read, in Markdown.
+
+    Args:
+        name: of the video.
+        clip: what the model was trained on.
+        fps: of the frames that it saw of this video.
+        size: (width, height) of the video's pictures.
+        probes: with which depth and belief were read.
+        missing: why there are none, a sentence.
+    """
+    lines = [
+        f"# {name}",
+        "- **video**: the frames that the model saw.",
+        "- **tokens**: their three main directions as colours, from the end of their step on.",
+        "- **surprise**, **copy**: what the model and a predictor that copies erred by. An energy "
+        "in each level's own units; 0 of *combined* is what is typical of this video.",
+    ]
+    if probes is None:
+        lines.append(f"- **depth** and **belief** are not here: {missing}")
+        return "\n".join(lines) + "\n"
+    if probes.depth is not None:
+        lines.append(
+            f"- **depth**: metres, read from the level-{probes.depth.level} tokens of each single "
+            f"step by a linear probe. On test clips it erred by {probes.depth.rmse_m:.2f} m (root "
+            "of the mean square)."
+        )
+    if probes.position:
+        lines.append(
+            "- **belief**: where linear probes say from context states that the object is; the "
+            f"line is its way within {TRAIL_SECONDS:g} s, and on test clips it was inside the ring "
+            "half of the time. Each answers at every step as if the object were"
+        )
+        for part, place in probes.position.items():
+            _, colour, shown = BELIEFS[part]
+            lines.append(
+                f"    - {shown} (**{colour}**): level {place.level}, half within "
+                f"{place.half_px:.1f} px of a picture of {place.picture[0]}, r2 {place.r2:.2f};"
+            )
+        lines.append(
+            "- Which of these holds, and whether there is an object at all, the probes do not say."
+        )
+    about = probes.about
+    lines.append(
+        f"\n**Fitted on the physics world alone** ({about['num_train_clips']} clips of the set "
+        f"{about['index_sha256']:.12}), where one object takes part in an event. Of any other "
+        "video depth and belief are what the probes would say if it showed that world: nobody has "
+        "measured how far they are off there, and nothing here warns when they are."
+    )
+    rate, wide = fps / clip.fps, size[0] / size[1]
+    if max(rate, 1 / rate) > TOLERANCE:
+        lines.append(
+            f"\nThis video was seen at {fps:.3g} frames a second, the probes were fitted at "
+            f"{clip.fps:g}: things move {1 / rate:.3g} times as far from frame to frame."
+        )
+    if max(wide, 1 / wide) > TOLERANCE:
+        lines.append(
+            f"\nThis picture is {wide:.2f} times as wide as high and was squeezed into the square "
+            "that the model sees; the probes know only squares."
+        )
+    return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ Scene cuts surprise every predictor. They are marked, not taken out.
 import contextlib
 import csv
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,14 +37,18 @@ from worldmodel.data.sources import find_sources
 from worldmodel.data.transforms import crop_clip, scaled_size
 from worldmodel.errors import InputError
 from worldmodel.evaluation.network import Network, Place, chunked, levels_of
+from worldmodel.evaluation.probes.stored import StoredProbes, find_probes, read_probes
 from worldmodel.evaluation.videos.long_video import (
     SurpriseCurve,
     join_curves,
     plan_windows,
     stream_surprise,
 )
+from worldmodel.evaluation.videos.readouts import read_video_out
 from worldmodel.evaluation.videos.rerun_file import (
     RERUN_NAME,
+    Recorded,
+    about_text,
     import_rerun,
     tokens_of,
     write_rerun,
@@ -70,6 +75,10 @@ QUARTILES_PER_SIGMA = 1.349
 # A peak is a frame at least this many typical spreads above typical.
 PEAK_HEIGHT = 1.0
 PEAKS_APART_SECONDS = 1.0
+MISSING_PROBES = (
+    "this model came without probes. `worldmodel evaluate` writes them into the folder of its "
+    "report; `--probes FOLDER` reads them from there."
+)
 
 
 @dataclass(frozen=True)
@@ -460,6 +469,63 @@ class Measured:
         return any(0 <= frame - cut < reach for cut in self.video.cut_frames())
 
 
+@dataclass(frozen=True)
+class Recorder:
+    """Writes videos for the Rerun viewer.
+
+    Attributes:
+        model: whose tokens and answers they show.
+        device: where it is.
+        probes: of its report; None without.
+        missing: why there are none, a sentence.
+    """
+
+    model: LoadedModel
+    device: torch.device
+    probes: StoredProbes | None
+    missing: str = ""
+
+    @classmethod
+    def of(cls, model: LoadedModel, device: torch.device, source: str | Path | None) -> "Recorder":
+        """With the probes that were named, or else with those beside the model.
+
+        Args:
+            model: as loaded.
+            device: where it is.
+            source: the file of the probes, or the folder it lies in.
+
+        Raises:
+            InputError: those that were named cannot be read, or are another model's. Those beside
+                the model are passed over then, and the recording says why.
+        """
+        path = find_probes(source, model)
+        if path is None:
+            return cls(model, device, None, MISSING_PROBES)
+        try:
+            return cls(model, device, read_probes(path, model))
+        except InputError as error:
+            if source is not None:
+                raise
+            return cls(model, device, None, f"{error}.")
+
+    def record(self, source: Source, measured: Measured, path: Path) -> None:
+        """Write one video's file."""
+        video, network = measured.video, self.model.network
+        seen = (network, video.frames, self.model.clip.num_frames, self.device)
+        known = Recorded(
+            seconds=video.seconds,
+            size=video.size,
+            tokens=tokens_of(*seen),
+            curves=measured.curves,
+            combined=measured.combined,
+            readouts=None if self.probes is None else read_video_out(*seen, self.probes),
+            about=about_text(
+                source.name, self.model.clip, video.fps, video.size, self.probes, self.missing
+            ),
+        )
+        write_rerun(path, walk_pictures(source.path, video), network, known)
+
+
 class _Job:
     """One model on one video after another."""
 
@@ -469,12 +535,12 @@ class _Job:
         device: torch.device,
         place: Place | None,
         seed: int,
-        rerun: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self.network: Network = model.network
         self.clip, self.sha256 = model.clip, model.sha256
         self.device, self.place, self.seed = device, place, seed
-        self.rerun = rerun
+        self.recorder = recorder
         levels = levels_of(model.network)
         self.spans = tuple(level.span for level in levels)
         self.plan = plan_windows(levels, self.clip.num_frames)
@@ -484,8 +550,8 @@ class _Job:
         started = time.monotonic()
         with tempfile.TemporaryFile(dir=folder) as store:
             measured = self.measure(source.path, store, bar)
-            if self.rerun:
-                self.record(source, measured, folder / RERUN_NAME)
+            if self.recorder is not None:
+                self.recorder.record(source, measured, folder / RERUN_NAME)
         pictures = draw_video(folder / "annotated.mp4", source, measured, bar)
         write_curves(folder, source, measured, pictures)
         seconds = round(time.monotonic() - started, 2)
@@ -506,13 +572,6 @@ class _Job:
         timeline = Timeline(video.seconds, 1 / video.fps, self.spans, cuts)
         checks = self.check(curves, video, bar)
         return Measured(video, timeline, curves, combined, peaks, shown, checks)
-
-    def record(self, source: Source, measured: Measured, path: Path) -> None:
-        """Write the file for the Rerun viewer."""
-        video = measured.video
-        tokens = tokens_of(self.network, video.frames, self.clip.num_frames, self.device)
-        pictures, combined = walk_pictures(source.path, video), measured.combined
-        write_rerun(path, pictures, video.seconds, tokens, self.network, measured.curves, combined)
 
     def score(self, video: SampledVideo, order: np.ndarray, bar: Any) -> dict[Place, SurpriseCurve]:
         """Surprise at every place over the video's frames in some order."""
@@ -629,6 +688,7 @@ def surprise_videos(
     device: torch.device | None = None,
     seed: int = 0,
     rerun: bool = False,
+    probes: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """Measure a model's surprise over time on videos; results go to a folder for each.
 
@@ -643,22 +703,30 @@ def surprise_videos(
         device: where the model runs; a GPU where there is one by default.
         seed: of shuffling and bootstrap.
         rerun: write `surprise.rrd` as well, for the Rerun viewer.
+        probes: `probes.safetensors` of the model's report, or the folder it lies in, from which the
+            recording has depth and belief; by default the one beside the model, if there is any.
 
     Returns:
         The summaries of the videos that could be used, by name.
 
     Raises:
-        InputError: no such checkpoint, video or place, `out` cannot be written, a file that was
-            named by itself cannot be used, or none can. Results of the others are there.
+        InputError: no such checkpoint, video or place, probes that cannot be read or are another
+            model's, `out` cannot be written, a file that was named by itself cannot be used, or
+            none can. Results of the others are there.
     """
     if rerun:
         import_rerun()  # before anything is computed
+    elif probes is not None:
+        raise InputError("probes are read for the Rerun viewer alone: add --rerun")
     model = load_model(checkpoint)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.network.to(device)
     sources, named = find_sources(videos)
-    job = _Job(model, device, place, seed, rerun)
+    recorder = Recorder.of(model, device, probes) if rerun else None
+    job = _Job(model, device, place, seed, recorder)
     choose_shown(job.plan.places, place)
+    if recorder is not None and recorder.probes is None:
+        tqdm.write(f"no depth and no belief: {recorder.missing}", file=sys.stderr)
     summaries, failed = [], {}
     for source in sources:
         folder = folder_for(Path(out), source)

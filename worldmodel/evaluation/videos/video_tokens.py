@@ -33,7 +33,8 @@ from tqdm import tqdm
 from worldmodel.data.journal import Source
 from worldmodel.data.sources import find_sources
 from worldmodel.errors import InputError
-from worldmodel.evaluation.network import CHUNK, LevelShape, chunked, levels_of
+from worldmodel.evaluation.network import CHUNK, chunked, levels_of
+from worldmodel.evaluation.videos.long_video import StateWindows
 from worldmodel.evaluation.videos.video_surprise import SampledVideo, check_failed, read_video
 from worldmodel.models.checkpoint import LoadedModel, load_model
 from worldmodel.models.pretrained import encode_piece, piece_length
@@ -44,42 +45,6 @@ ABOUT = "about"
 FORMAT_VERSION = 1
 CENTRE, WHOLE = "centre", "whole"
 """What the model saw of each frame: the square in the middle, or all of it, squeezed."""
-
-
-@dataclass(frozen=True)
-class StateWindows:
-    """How windows lie over a video for context states.
-
-    Attributes:
-        window: frames the model sees at once, its clips' length in whole steps of every level.
-        hop: frames from one window's start to the next one's.
-    """
-
-    window: int
-    hop: int
-
-    @classmethod
-    def of(cls, levels: Sequence[LevelShape], num_frames: int) -> "StateWindows":
-        """Windows that overlap by half, or by more where half is no whole step of every level.
-
-        Args:
-            levels: of the model.
-            num_frames: of its clips.
-        """
-        slowest = max(level.span for level in levels)
-        window = max(slowest, num_frames - num_frames % slowest)
-        return cls(window, max(slowest, window // 2 // slowest * slowest))
-
-    def starts(self, num_frames: int) -> range:
-        """First frames of the windows of a video; each holds a frame that none before it does."""
-        return range(0, max(1, num_frames - (self.window - self.hop)), self.hop)
-
-    def past_frames(self, num_frames: int, span: int) -> np.ndarray:
-        """How many frames the state of each step of a level has seen, `(num_frames // span,)`."""
-        ends = (np.arange(num_frames // span) + 1) * span
-        # The first window that holds a step: the one in whose last hop it lies, or window 0.
-        number = np.maximum(0, -(-(ends - self.window) // self.hop))
-        return ends - number * self.hop
 
 
 @dataclass(frozen=True)
