@@ -103,7 +103,7 @@ report: $(INSTALLED)
 	  --out $(patsubst %/checkpoints/last.ckpt,%/report,$(LAST))
 
 # What comes with the package, unless CKPT is a checkpoint, an export or another shipped name.
-SHIPPED = tiny
+SHIPPED = small
 .PHONY: eval
 eval: CKPT ?= $(SHIPPED)
 eval: $(INSTALLED) ## measure a checkpoint, or the shipped model  [CKPT=file] [OUT=folder]

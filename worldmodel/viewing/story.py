@@ -17,7 +17,7 @@ from worldmodel.viewing.folders import find_physics, project_folder
 NUM_CLIPS = 120
 
 
-def main(name: str = "tiny") -> None:
+def main(name: str = "small") -> None:
     """Draw them for a shipped model or a checkpoint, into `docs/figures/`."""
     folder = project_folder() / "docs" / "figures"
     for title, figure in draw(load_model(name), find_physics()):
