@@ -383,8 +383,8 @@ def test_shipped__says_how_it_was_made_and_is_the_one_that_was_measured(name):
     assert [level.dim for level in model.levels] == [x["dim"] for x in levels]
 
 
-def test_shipped__tiny_is_there():
-    assert "tiny" in shipped_names()
+def test_shipped__small_and_tiny_are_there():
+    assert {"small", "tiny"} <= set(shipped_names())
 
 
 def test_names__none_shipped(tmp_path, monkeypatch):
