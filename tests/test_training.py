@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from worldmodel.callbacks import stopping
 from worldmodel.cli import main
 from worldmodel.cost import count_step
 from worldmodel.models.checkpoint import load_model
@@ -164,6 +166,74 @@ def test_fit__cut_short_and_resumed_ends_like_a_run_never_stopped(
     assert cut.parents[1].name == "version_0"
     a, b = weights(whole), weights(cut)
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+# Where Ctrl-C comes, batches of a step, and the step that is then finished.
+INTERRUPTIONS = {
+    "within_the_batch": ("training_step", 1, 4),
+    "after_the_update": ("lr_scheduler_step", 1, 3),
+    "while_gradients_add_up": ("training_step", 2, 4),
+}
+
+
+@pytest.mark.parametrize("where", INTERRUPTIONS)
+def test_fit__ctrl_c_ends_the_step_and_no_clip_is_lost_or_seen_twice(
+    shards, tmp_path, monkeypatch, capfd, where
+):
+    name, add_up, finished = INTERRUPTIONS[where]
+    args = ("--trainer.max_steps", "6", "--trainer.accumulate_grad_batches", str(add_up))
+    args += ("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1")
+    fit(shards, tmp_path / "whole", *args)
+    original = getattr(WorldModelTask, name)
+    pressed = []
+
+    def press(self, *args):
+        if self.global_step == 3 and not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelTask, name, press)
+        assert fit(shards, tmp_path / "cut", *args) == 128 + signal.SIGINT
+    monkeypatch.delenv(RUN_FOLDER)
+    said = capfd.readouterr().out
+    assert "finishing the step, then saving; Ctrl-C again stops at once, without" in said
+    assert f"stopped by SIGINT at step {finished}; saved" in said
+    assert fit(shards, tmp_path / "cut", *args, "--ckpt_path", "unfinished") == 0
+    assert f"at step {finished}" in capfd.readouterr().out
+    whole, cut = (
+        torch.load(next((tmp_path / name).rglob("last.ckpt")), weights_only=True)
+        for name in ("whole", "cut")
+    )
+    assert whole["global_step"] == cut["global_step"] == 6
+    assert all(
+        torch.equal(each, whole["state_dict"][key]) for key, each in cut["state_dict"].items()
+    )
+    places = [each["loops"]["fit_loop"]["state_dict"]["combined_loader"] for each in (whole, cut)]
+    assert places[0] == places[1]
+
+
+def test_fit__ctrl_c_twice_stops_at_once_and_leaves_what_was_saved_as_it_was(
+    shards, tmp_path, monkeypatch, capfd
+):
+    args = ("--trainer.max_steps", "6", "--checkpoint.every_n_train_steps", "2")
+
+    def press(self, *_):
+        if self.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # as torchrun does, beside the terminal
+            monkeypatch.setattr(stopping, "SAME_PRESS_SECONDS", 0.0)
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelTask, "on_before_zero_grad", press)
+        with pytest.raises(SystemExit):
+            fit(shards, tmp_path, *args)
+    assert "stopped at once, in step 4; what was saved before is" in capfd.readouterr().out
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(path, weights_only=True)["global_step"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_fit__unfinished_goes_on_only_with_what_was_cut_short(

@@ -8,6 +8,7 @@
 """
 
 import math
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -343,6 +344,8 @@ def _ring(dataset: ClipDataset, num_videos: int, num_workers: int) -> FrameRing 
 
 
 def _begin_worker(worker: int) -> None:
+    # Ctrl-C reaches the whole group; the training process alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One process per core is meant; threads of several workers would only wait for each other.
     torch.set_num_threads(1)
     keep_freed_memory()
