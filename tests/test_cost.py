@@ -15,6 +15,7 @@ from worldmodel.blanks import BlankConfig
 from worldmodel.compute import ComputeConfig
 from worldmodel.cost import BYTES_PER_WEIGHT, count_step, kept_for_backward
 from worldmodel.losses.baselines import InfoNCE, PixelPrediction
+from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.target import MovingAverage
 from worldmodel.models.transformer import recomputed
 from worldmodel.task import WorldModelTask
@@ -109,11 +110,11 @@ class Living(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
-def test_count__is_what_a_real_step_has_in_memory_at_the_worst_moment(
-    again, encoder_config, level_configs, clip
-):
+def test_count__is_what_a_real_step_has_in_memory_at_the_worst_moment(again, level_configs, clip):
     compute = ComputeConfig(activation_checkpointing=again)
-    task = WorldModelTask(level_configs, encoder_config, compute=compute)
+    # Most is kept within the stem, as at the sizes that are trained.
+    encoder = EncoderConfig(size=32, stem_channels=(64, 64), num_heads=2)
+    task = WorldModelTask(level_configs, encoder, compute=compute)
     for parameter in task.parameters():
         parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in task.parameters()]
@@ -126,7 +127,8 @@ def test_count__is_what_a_real_step_has_in_memory_at_the_worst_moment(
         total.backward()
     measured = living.most + clip.frames.numel()
     # Besides, operations need something for themselves while they run.
-    assert 0.7 * measured < count_step(task, 2, 12).kept_bytes <= 1.02 * measured
+    counted = count_step(task, 2, 12).kept_bytes
+    assert 0.8 * measured < counted <= 1.02 * measured
 
 
 def test_kept__of_a_function_computed_again_its_inputs_and_then_its_inside():
