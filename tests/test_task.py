@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from worldmodel.compute import ComputeConfig
+from worldmodel.losses.objective import LossWeights
 from worldmodel.losses.regularizers import VICReg
 from worldmodel.models.target import MovingAverage
 from worldmodel.task import WorldModelTask
@@ -34,6 +35,29 @@ def test_objective__same_step_same_loss(task, clip):
     first, _ = task.objective(clip)
     again, _ = task.objective(clip)
     assert torch.equal(task.total(first), task.total(again))
+
+
+def test_objective__takes_as_many_rows_of_each_clip_whether_or_not_others_are_missing(
+    encoder_config, level_configs, clip
+):
+    """Ranks that lack clips draw the same places as ranks that do not."""
+    seen = []
+
+    class Counting(VICReg):
+        def forward(self, rows, seed):
+            seen.append(rows.shape[1])
+            return super().forward(rows, seed)
+
+    task = WorldModelTask(
+        levels=level_configs,
+        encoder=encoder_config,
+        regularizer=Counting(),
+        weights=LossWeights(batch=1.0, within_clip=0.0, max_rows=16),
+    )
+    task.objective(clip)
+    task.objective(dataclasses.replace(clip, num_missing=2))
+    # 2 clips of 8 places each, and of 4 where there should have been 4 clips.
+    assert (seen[0], seen[3]) == (16, 8)
 
 
 def test_validation__counts_no_padding(task, clip, monkeypatch):

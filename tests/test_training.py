@@ -4,16 +4,22 @@ import csv
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from fit_process import TWO, finish, last_checkpoint, start
 
+from worldmodel.callbacks import stopping
 from worldmodel.cli import main
 from worldmodel.cost import count_step
+from worldmodel.data.encode import encode_video
+from worldmodel.data.shards import write_shard
 from worldmodel.models.checkpoint import load_model
 from worldmodel.runs import RUN_FOLDER
 from worldmodel.task import WorldModelTask
@@ -166,6 +172,74 @@ def test_fit__cut_short_and_resumed_ends_like_a_run_never_stopped(
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+# Where Ctrl-C comes, batches of a step, and the step that is then finished.
+INTERRUPTIONS = {
+    "within_the_batch": ("training_step", 1, 4),
+    "after_the_update": ("lr_scheduler_step", 1, 3),
+    "while_gradients_add_up": ("training_step", 2, 4),
+}
+
+
+@pytest.mark.parametrize("where", INTERRUPTIONS)
+def test_fit__ctrl_c_ends_the_step_and_no_clip_is_lost_or_seen_twice(
+    shards, tmp_path, monkeypatch, capfd, where
+):
+    name, add_up, finished = INTERRUPTIONS[where]
+    args = ("--trainer.max_steps", "6", "--trainer.accumulate_grad_batches", str(add_up))
+    args += ("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1")
+    fit(shards, tmp_path / "whole", *args)
+    original = getattr(WorldModelTask, name)
+    pressed = []
+
+    def press(self, *args):
+        if self.global_step == 3 and not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelTask, name, press)
+        assert fit(shards, tmp_path / "cut", *args) == 128 + signal.SIGINT
+    monkeypatch.delenv(RUN_FOLDER)
+    said = capfd.readouterr().out
+    assert "finishing the step, then saving; Ctrl-C again stops at once, without" in said
+    assert f"stopped by SIGINT at step {finished}; saved" in said
+    assert fit(shards, tmp_path / "cut", *args, "--ckpt_path", "unfinished") == 0
+    assert f"at step {finished}" in capfd.readouterr().out
+    whole, cut = (
+        torch.load(next((tmp_path / name).rglob("last.ckpt")), weights_only=True)
+        for name in ("whole", "cut")
+    )
+    assert whole["global_step"] == cut["global_step"] == 6
+    assert all(
+        torch.equal(each, whole["state_dict"][key]) for key, each in cut["state_dict"].items()
+    )
+    places = [each["loops"]["fit_loop"]["state_dict"]["combined_loader"] for each in (whole, cut)]
+    assert places[0] == places[1]
+
+
+def test_fit__ctrl_c_twice_stops_at_once_and_leaves_what_was_saved_as_it_was(
+    shards, tmp_path, monkeypatch, capfd
+):
+    args = ("--trainer.max_steps", "6", "--checkpoint.every_n_train_steps", "2")
+
+    def press(self, *_):
+        if self.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # as torchrun does, beside the terminal
+            monkeypatch.setattr(stopping, "SAME_PRESS_SECONDS", 0.0)
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelTask, "on_before_zero_grad", press)
+        with pytest.raises(SystemExit):
+            fit(shards, tmp_path, *args)
+    assert "stopped at once, in step 4; what was saved before is" in capfd.readouterr().out
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(path, weights_only=True)["global_step"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_fit__unfinished_goes_on_only_with_what_was_cut_short(
     shards, tmp_path, monkeypatch, capsys
 ):
@@ -252,6 +326,40 @@ def test_fit__two_processes_on_uneven_shards(shards, tmp_path):
     (last,) = tmp_path.rglob("last.ckpt")
     # 10 training samples in batches of 2 on two ranks: two steps an epoch, two left out.
     assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
+@pytest.fixture(scope="module")
+def one_broken(tmp_path_factory) -> Path:
+    """A folder with a shard of 8 videos, of which one cannot be decoded."""
+    folder = tmp_path_factory.mktemp("broken")
+    generator = np.random.default_rng(0)
+    known = json.dumps({"fps": 16.0, "num_frames": 32}).encode()
+    samples = []
+    for number in range(8):
+        frames = generator.integers(0, 256, (32, 4, 4, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+        video = encode_video(frames, fps=16.0) if number != 5 else b"garbage" * 50
+        samples.append((f"video-{number}", {"json": known, "mp4": video}))
+    write_shard(folder / "clips-000000.tar", samples)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["SquaredError", "InfoNCE"])
+def test_fit__where_a_clip_cannot_be_read_two_processes_learn_what_one_does(
+    one_broken, tmp_path, loss
+):
+    module = "prediction" if loss == "SquaredError" else "baselines"
+    args = ("--trainer.max_steps", "2", "--data.val_shards", f"{one_broken}/*.tar")
+    args += ("--model.prediction_loss", f"worldmodel.losses.{module}.{loss}")
+    found = {}
+    for name, more in (("one", ("--data.batch_size", "4")), ("two", TWO)):
+        out = finish(start(one_broken, tmp_path / name, *args, *more))
+        assert "skipped video-5 of" in out
+        moments = last_checkpoint(tmp_path / name)["optimizer_states"][0]["state"]
+        found[name] = torch.cat([moments[key]["exp_avg"].flatten() for key in sorted(moments)])
+    # Means of gradients: of the last step a tenth, of the one before nine hundredths.
+    off = (found["two"] - found["one"]).norm() / found["one"].norm()
+    assert off < 1e-4
 
 
 def test_fit__length_must_be_known(shards, tmp_path, capsys):

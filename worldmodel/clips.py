@@ -46,6 +46,8 @@ class ClipBatch:
         truth: B of them, only where evaluation asks.
         is_pad: B of them, true where a clip only fills up a batch, so that every rank has as many,
             and must not be counted; none by default.
+        num_missing: clips that it was to have besides, and that could not be read. With them it has
+            as many as every other rank's.
 
     Raises:
         ValueError: the leading dimensions of the parts do not agree.
@@ -57,6 +59,7 @@ class ClipBatch:
     actions: Tensor | None = None
     truth: tuple[Truth, ...] | None = None
     is_pad: tuple[bool, ...] = ()
+    num_missing: int = 0
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 5 or self.frames.dtype != torch.uint8:
@@ -90,7 +93,7 @@ class ClipBatch:
         parts = [
             f"{field.name}={tuple(value.shape) if isinstance(value, Tensor) else value!r}"
             for field in fields(self)
-            if field.name not in ("truth", "is_pad")
+            if field.name not in ("truth", "is_pad", "num_missing")
             and (value := getattr(self, field.name)) is not None
         ]
         return f"ClipBatch({', '.join(parts)}{', with truth' if self.truth else ''})"
@@ -104,6 +107,7 @@ class ClipBatch:
             None if self.actions is None else self.actions.to(device, non_blocking=non_blocking),
             self.truth,
             self.is_pad,
+            self.num_missing,
         )
 
     def pin_memory(self) -> ClipBatch:
@@ -115,6 +119,7 @@ class ClipBatch:
             None if self.actions is None else self.actions.pin_memory(),
             self.truth,
             self.is_pad,
+            self.num_missing,
         )
 
     @property
@@ -151,6 +156,7 @@ class ClipBatch:
             _join(actions) if actions else None,
             tuple(item for items in truth for item in items) if truth else None,
             tuple(is_pad for batch in batches for is_pad in batch.is_pad),
+            sum(batch.num_missing for batch in batches),
         )
 
 

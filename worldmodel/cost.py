@@ -5,16 +5,21 @@ GPU is counted in two seconds on any machine.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldmodel.clips import ClipBatch
+from worldmodel.models import transformer
 from worldmodel.task import WorldModelTask
 
 # Of a weight that trains: itself, its gradient and AdamW's two moments, each in float32.
@@ -32,7 +37,8 @@ class StepCost:
     weights: int
     """How many numbers are trained."""
     kept_bytes: int
-    """Of frames and of what the forward pass keeps for the backward pass."""
+    """Of frames and of what the forward pass keeps for the backward pass; where layers are
+    computed again, of their inputs and of what one of them keeps meanwhile, at the worst moment."""
     state_bytes: int
     """Of weights, gradients and the optimizer's moments."""
 
@@ -61,7 +67,7 @@ def count_step(task: WorldModelTask, batch_size: int, num_frames: int) -> StepCo
         with kept_for_backward(twin) as kept:
             losses, _ = twin.objective(batch)
             total = twin.total(losses)
-        kept_bytes = sum(kept.values())
+        kept_bytes = kept.most
         del losses, total
         twin.hierarchy.activation_checkpointing = False
         with FlopCounterMode(display=False) as counter:
@@ -77,21 +83,56 @@ def count_step(task: WorldModelTask, batch_size: int, num_frames: int) -> StepCo
     )
 
 
-@contextmanager
-def kept_for_backward(module: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes that autograd keeps of what is computed here, by memory block; no weights.
+@dataclass
+class Kept:
+    """Bytes that autograd keeps for the backward pass.
 
-    Of what is computed twice (`activation_checkpointing`) its inputs, which are kept, are not seen.
+    Attributes:
+        blocks: by memory block.
+        again: the most that there is while a function is computed again (`recomputed`): what it
+            keeps, and what was kept before it. The backward pass has let go of the rest by then.
+    """
+
+    blocks: dict[int, int] = field(default_factory=dict)
+    again: int = 0
+
+    @property
+    def most(self) -> int:
+        """At the end of the forward pass or later."""
+        return max(sum(self.blocks.values()), self.again)
+
+
+@contextmanager
+def kept_for_backward(module: nn.Module) -> Iterator[Kept]:
+    """What autograd keeps of what is computed here; no weights.
+
+    Of what is computed again for the backward pass (`activation_checkpointing`) the inputs are
+    kept, where no hook of autograd's sees them. Here it is computed once, with everything kept, to
+    see how much that is.
     """
     own = {_block(each) for each in (*module.parameters(), *module.buffers())}
-    kept: dict[int, int] = {}
+    kept = Kept()
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep_in(blocks: dict[int, int], tensor: Tensor) -> Tensor:
         if _block(tensor) not in own:
-            kept[_block(tensor)] = tensor.untyped_storage().nbytes()
+            blocks[_block(tensor)] = tensor.untyped_storage().nbytes()
         return tensor  # not freed before the end: no other block gets its number
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    def once(function: Callable[..., Any], *inputs: Any, **_: Any) -> Any:
+        for each in tree_leaves(inputs):
+            if isinstance(each, Tensor):
+                keep_in(kept.blocks, each)
+        inside: dict[int, int] = {}
+        with saved_tensors_hooks(partial(keep_in, inside), lambda tensor: tensor):
+            found = function(*inputs)
+        together = sum((kept.blocks | inside).values())
+        kept.again = max(kept.again, together)
+        return found
+
+    with (
+        patch.object(transformer, "checkpoint", once),
+        saved_tensors_hooks(partial(keep_in, kept.blocks), lambda tensor: tensor),
+    ):
         yield kept
 
 

@@ -19,6 +19,7 @@ from worldmodel.compute import ComputeConfig, compile_parts, shard_parts
 from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.prediction import PredictionLoss, SquaredError
+from worldmodel.losses.ranks import shared_batch
 from worldmodel.losses.regularizers import Regularizer, SIGReg
 from worldmodel.losses.scopes import SCOPES
 from worldmodel.models.encoder import EncoderConfig
@@ -98,21 +99,22 @@ class WorldModelTask(LightningModule):
         if self.training and self.blanks.share:
             blanks = draw_blanks(self.blanks, self.hierarchy, tokens, self._seed_of_rank())
         predictions = self.hierarchy.predict(tokens, blanks, self.joint)
-        losses = [
-            level_losses(
-                tokens[number],
-                predictions[number].predicted,
-                targets[number],
-                self.regularizers,
-                self.weights,
-                # Every level and step draws its own directions; the same on every rank.
-                seed=self.global_step * len(tokens) + number,
-                prediction_loss=self.prediction_loss,
-                level=number,
-                frames=batch.frames,
-            )
-            for number in range(len(tokens))
-        ]
+        with shared_batch(len(batch), batch.num_missing, batch.frames.device):
+            losses = [
+                level_losses(
+                    tokens[number],
+                    predictions[number].predicted,
+                    targets[number],
+                    self.regularizers,
+                    self.weights,
+                    # Every level and step draws its own directions; the same on every rank.
+                    seed=self.global_step * len(tokens) + number,
+                    prediction_loss=self.prediction_loss,
+                    level=number,
+                    frames=batch.frames,
+                )
+                for number in range(len(tokens))
+            ]
         seen = {
             "targets": [target.detach() for target in targets],
             "predicted": [
@@ -144,7 +146,8 @@ class WorldModelTask(LightningModule):
         losses, seen = self.objective(batch)
         loss = self.total(losses)
         rows = batch.counted
-        self._log("val", loss, losses, len(rows))
+        # As many on every rank: clips that are missing have been weighed already.
+        self._log("val", loss, losses, len(rows) + batch.num_missing)
         return {
             "loss": loss,
             "targets": [level[rows] for level in seen["targets"]],

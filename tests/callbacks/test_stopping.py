@@ -1,5 +1,6 @@
 """Runs that end before their time, as real processes."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -28,26 +29,42 @@ def running(group: int) -> list[str]:
     return [" ".join(row) for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
 
 
+RUN = ("--trainer.max_steps", "40", "--checkpoint.every_n_train_steps", "4")
+
+
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory) -> dict:
+    """The weights of a run that was never stopped."""
+    root = tmp_path_factory.mktemp("whole")
+    finish(start(shards, root, *RUN))
+    return last_checkpoint(root)["state_dict"]
+
+
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+    "number",
+    [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)],
 )
-def test_signal__saves_and_goes_on_to_the_weights_of_a_run_never_stopped(shards, tmp_path, number):
-    args = ("--trainer.max_steps", "40", "--checkpoint.every_n_train_steps", "4")
+def test_signal__saves_and_goes_on_to_the_weights_of_a_run_never_stopped(
+    shards, whole, tmp_path, number
+):
     slow = "import time; from worldmodel.task import WorldModelTask as T; "
     slow += "T.on_train_batch_start = lambda *_: time.sleep(0.2)"
-    cut = start(shards, tmp_path / "cut", *args, program=slow)
+    workers = ("--data.num_workers", "1") if number == signal.SIGINT else ()
+    cut = start(shards, tmp_path / "cut", *RUN, *workers, program=slow)
     wait_for(lambda: list((tmp_path / "cut").rglob("last.ckpt")))
-    cut.send_signal(number)
+    if number == signal.SIGINT:  # from a terminal: to all processes, those that decode too
+        os.killpg(cut.pid, number)
+    else:
+        cut.send_signal(number)
     out, _ = cut.communicate(timeout=60)
     assert cut.returncode == 128 + number, out
     stopped_at = last_checkpoint(tmp_path / "cut")["global_step"]
     assert f"stopped by {number.name} at step {stopped_at}" in out and "Traceback" not in out
     assert 4 <= stopped_at < 40
-    again = start(shards, tmp_path / "cut", *args, "--ckpt_path", "unfinished")
+    again = start(shards, tmp_path / "cut", *RUN, "--ckpt_path", "unfinished")
     assert f"at step {stopped_at}" in finish(again)
-    finish(start(shards, tmp_path / "whole", *args))
-    a, b = (last_checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "cut"))
-    assert all(torch.equal(a[key], b[key]) for key in a)
+    found = last_checkpoint(tmp_path / "cut")["state_dict"]
+    assert all(torch.equal(whole[key], found[key]) for key in whole)
 
 
 def test_signal__to_one_of_two_processes_stops_both(shards, tmp_path):

@@ -284,7 +284,9 @@ def test_clip_loader__leaves_broken_samples_out_and_names_each_once(
         clips = loader(break_samples(tmp_path, 24, {3, 11}), 6, num_workers, Quarantine(note))
         with caplog.at_level(logging.WARNING):
             for _ in range(2):
-                assert sum(len(batch) for batch in clips) == 22
+                lengths = [(len(batch), batch.num_missing) for batch in clips]
+                assert sum(length for length, _ in lengths) == 22
+                assert {length + missing for length, missing in lengths} == {6}
     lines = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
     assert len(lines) == 4
     assert any("v-003" in line and "mixed.tar" in line and "decoded" in line for line in lines)

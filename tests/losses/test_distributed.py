@@ -20,6 +20,7 @@ from worldmodel.losses.prediction import (
     SquaredError,
     VICRegL,
 )
+from worldmodel.losses.ranks import shared_batch
 from worldmodel.losses.regularizers import Combined, NoRegularizer, Regularizer, SIGReg, VICReg
 from worldmodel.losses.scopes import SCOPES
 from worldmodel.models.encoder import EncoderConfig
@@ -46,6 +47,11 @@ PREDICTION_LOSSES: dict[str, Callable[[], PredictionLoss]] = {
 }
 # 12 rows over both ranks are 3 places of each of the 4 clips.
 CHOICES = list(product(REGULARIZERS, SCOPES, (0, 12), PREDICTION_LOSSES))
+# Where a clip could not be read: every part that takes a mean or a statistic of its own.
+UNEVEN = [
+    *product(REGULARIZERS, SCOPES, (0, 12), ("squared",)),
+    *(("none", "batch", 0, name) for name in PREDICTION_LOSSES),
+]
 WHOLE = [("sigreg", "squared"), ("vicreg", "barlow"), ("none", "infonce_steps"), ("none", "pixels")]
 
 
@@ -99,6 +105,12 @@ class OneLevel(nn.Module):
             frames=frames,
         )
         return total_loss(losses, weights)
+
+
+def clips_of(rank: int, lacks: int) -> tuple[Tensor, int]:
+    """Of two ranks with two clips each, one of which lacks its first; and how many it lacks."""
+    clips = all_clips()[2 * rank : 2 * rank + 2]
+    return (clips[1:], 1) if rank == lacks else (clips, 0)
 
 
 def loss_and_gradients(choice: tuple[str, str, int, str], frames: Tensor) -> dict[str, Tensor]:
@@ -164,11 +176,24 @@ def one_of_two(rank: int, store: str, out: str) -> None:
     results = {}
     for choice in CHOICES:
         results[choice] = loss_and_gradients(choice, frames)
+        with shared_batch(len(frames), 0, frames.device):
+            counted = loss_and_gradients(choice, frames)
+        results["counted alike", *choice] = {
+            key: (value != results[choice][key]).sum() for key, value in counted.items()
+        }
+    for choice, lacks in product(UNEVEN, (0, 1)):
+        clips, missing = clips_of(rank, lacks)
+        with shared_batch(len(clips), missing, clips.device):
+            results[lacks, *choice] = loss_and_gradients(choice, clips)
     for value in [value for result in results.values() for value in result.values()]:
         distributed.all_reduce(value)  # what DDP does with gradients
-        value /= 2
+        if value.is_floating_point():
+            value /= 2
     for choice in WHOLE:
         results[choice] = in_parallel(WholeObjective(*choice), frames)
+        clips, missing = clips_of(rank, 0)
+        with shared_batch(len(clips), missing, clips.device):
+            results[0, *choice] = in_parallel(WholeObjective(*choice), clips)
     if rank == 0:
         torch.save(results, out)
     # Neither rank leaves while the other still works: its gloo threads would end with an abort.
@@ -217,6 +242,39 @@ def test_whole_objective__under_ddp_itself(two_ranks, choice):
     model = WholeObjective(*choice)
     alone = with_gradients(model, model(all_clips()))
     assert_same(two_ranks[choice], alone)
+
+
+@pytest.mark.parametrize("lacks", [0, 1])
+@pytest.mark.parametrize("choice", UNEVEN, ids=lambda choice: "-".join(map(str, choice)))
+def test_uneven_ranks__are_one_rank_with_the_clips_that_there_are(two_ranks, choice, lacks):
+    clips = torch.cat([clips_of(rank, lacks)[0] for rank in (0, 1)])
+    with shared_batch(3, 1, clips.device):
+        alone = loss_and_gradients(choice, clips)
+    assert_same(two_ranks[lacks, *choice], alone)
+
+
+@pytest.mark.parametrize("choice", WHOLE, ids="-".join)
+def test_uneven_ranks__whole_objective_under_ddp_itself(two_ranks, choice):
+    model = WholeObjective(*choice)
+    clips = torch.cat([clips_of(rank, 0)[0] for rank in (0, 1)])
+    with shared_batch(3, 1, clips.device):
+        alone = with_gradients(model, model(clips))
+    assert_same(two_ranks[0, *choice], alone)
+
+
+def test_even_ranks__counting_their_clips_changes_no_bit(two_ranks):
+    for choice in CHOICES:
+        assert not any(two_ranks["counted alike", *choice].values()), choice
+
+
+def test_uneven_parity__would_fail_for_ranks_that_count_alike():
+    alone = loss_and_gradients(("none", "batch", 0, "squared"), all_clips()[1:])
+    halves = [
+        loss_and_gradients(("none", "batch", 0, "squared"), clips_of(rank, 0)[0]) for rank in (0, 1)
+    ]
+    for key in ("loss", "encoder.weight"):
+        alike = (halves[0][key] + halves[1][key]) / 2
+        assert (alike - alone[key]).abs().max() > 1e-2 * alone[key].abs().max()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ NEARLY_FULL = 1e8
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`: every n steps, at the end, and when the run is interrupted.
+    """Keeps `last.ckpt`: every n steps and at the end; `save_now` whenever it is asked to.
 
     Args:
         every_n_train_steps: optimizer steps between two writes.
@@ -65,16 +65,16 @@ class LastCheckpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        # Only when a person stops the run: all ranks then come here. After any other error on one
-        # rank the others would wait in the write for ever.
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
-            self.save_now(trainer)
-            if trainer.is_global_zero:
-                print(
-                    f"\nstopped at step {trainer.global_step}; saved {self.best_model_path}. "
-                    "The same command with --ckpt_path last goes on from there.",
-                    flush=True,
-                )
+        # Nothing is saved: the step is not finished (see `StopOnSignal`).
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            found = Path(self.dirpath or ".") / "last.ckpt"
+            there = (
+                f"what was saved before is {found}; the same command with --ckpt_path unfinished "
+                "goes on from there."
+                if found.is_file()
+                else "nothing was saved yet."
+            )
+            print(f"\nstopped at once, in step {trainer.global_step + 1}; {there}", flush=True)
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -1,5 +1,7 @@
 """How a run ends before its time: asked to by a signal, or because a process of it failed."""
 
+import contextlib
+import os
 import signal
 import threading
 import time
@@ -14,14 +16,22 @@ from worldmodel.callbacks.checkpoints import LastCheckpoint
 from worldmodel.losses.ranks import global_mean
 
 # What schedulers send before they take a machine away: SIGTERM from most, SIGUSR1 from SLURM's
-# `--signal`.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# `--signal`; and Ctrl-C.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Within which another SIGINT is the same Ctrl-C: torchrun passes on what the terminal has sent to
+# every process already.
+SAME_PRESS_SECONDS = 1.0
 # Which the process that failed has to say why.
 LAST_WORDS_SECONDS = 2.0
 
 
 class StopOnSignal(Callback):
-    """On SIGTERM or SIGUSR1 to any process: finishes the step, writes `last.ckpt`, ends the run.
+    """On Ctrl-C, SIGTERM or SIGUSR1 to any process: finishes the step, saves it, ends the run.
+
+    Between two steps alone is everything of one moment: weights, moments, schedule and the place in
+    the data. Within one the clips in hand would be lost to a run that goes on from there, or the
+    schedule a step behind the weights. Who cannot wait for a step, or for the validation that runs,
+    presses Ctrl-C again: the run ends there, and goes on from what was saved before.
 
     Processes agree on the step by an exchange now and then, for each may have been told at another
     moment, or not at all.
@@ -34,18 +44,38 @@ class StopOnSignal(Callback):
         self.every_n_steps = every_n_steps
         self.received: signal.Signals | None = None
         self.stopped = False
+        self._received_at = 0.0
+        self._speaks = False
+        self._step = 0
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._speaks, self._step = trainer.is_global_zero, trainer.global_step
         if threading.current_thread() is threading.main_thread():  # nobody else is told of signals
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            # A shell has what it began in the background ignore Ctrl-C, which is for others then.
+            heard = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         # Lightning asks rank 0 about SIGTERM before every batch, and waits for the device to do so.
         loop = trainer.fit_loop.epoch_loop
         if hasattr(loop, "_broadcast_sigterm_tensor"):
             loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if self.received is not signal.SIGINT:
+                self._received_at = now
+                self._promise()
+            elif now - self._received_at > SAME_PRESS_SECONDS:
+                signal.default_int_handler(number, frame)
         self.received = signal.Signals(number)
+
+    def _promise(self) -> None:
+        if self._speaks:
+            message = "\nfinishing the step, then saving; Ctrl-C again stops at once, without\n"
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                # Not by print, in the middle of which we may be.
+                os.write(1, message.encode())
 
     def on_train_batch_end(
         self,
@@ -56,6 +86,9 @@ class StopOnSignal(Callback):
         batch_idx: int,
     ) -> None:
         step = trainer.global_step
+        if step == self._step:  # gradients still add up, and no checkpoint keeps them
+            return
+        self._step = step
         if trainer.world_size > 1:
             if step % self.every_n_steps:
                 return

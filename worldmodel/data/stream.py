@@ -8,9 +8,11 @@
 """
 
 import math
+import signal
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -247,7 +249,7 @@ class ClipLoader(DataLoader[ClipBatch]):
     Lightning makes the iterator first and loads a checkpoint's state afterwards. From one pass to
     the next the workers go on without a pause.
 
-    A sample that cannot be loaded is left out of its batch.
+    A sample that cannot be loaded is left out of its batch, which says how many clips it lacks.
 
     Args:
         dataset: the clips.
@@ -319,7 +321,10 @@ class ClipLoader(DataLoader[ClipBatch]):
         self.quarantine.add(loaded.broken, num_good)
         if loaded.batch is None:
             self.quarantine.stop()
-        return loaded.batch
+        if not loaded.broken:
+            return loaded.batch
+        per_sample = cast(ClipDataset, self.dataset).clips_per_visit
+        return replace(loaded.batch, num_missing=len(loaded.broken) * per_sample)
 
     def state_dict(self) -> dict[str, int | str]:
         """The place in the data after the last batch handed out; empty for fixed clips."""
@@ -343,6 +348,8 @@ def _ring(dataset: ClipDataset, num_videos: int, num_workers: int) -> FrameRing 
 
 
 def _begin_worker(worker: int) -> None:
+    # Ctrl-C reaches the whole group; the training process alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One process per core is meant; threads of several workers would only wait for each other.
     torch.set_num_threads(1)
     keep_freed_memory()

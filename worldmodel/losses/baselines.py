@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worldmodel.errors import InputError
 from worldmodel.losses.prediction import PredictionLoss, mean_over_horizons
-from worldmodel.losses.ranks import gather_clips, own_rank
+from worldmodel.losses.ranks import gather_clips, own_part
 from worldmodel.models.hierarchy import Hierarchy
 
 
@@ -64,7 +64,8 @@ class InfoNCE(PredictionLoss):
         frames: Tensor | None = None,
         seed: int = 0,
     ) -> Tensor:
-        everyone = rearrange(gather_clips(target), "b t n d -> t (b n) d")
+        gathered = gather_clips(target)
+        everyone = rearrange(gathered.clips, "b t n d -> t (b n) d")
         if everyone.shape[1] == 1 and not self.other_steps:
             raise InputError(
                 "InfoNCE has nothing to tell the target from: one clip with one token per step at "
@@ -72,19 +73,20 @@ class InfoNCE(PredictionLoss):
             )
         chosen = self._candidates(everyone.shape[1], seed).to(target.device)
         candidates = everyone[:, chosen]
-        own_tokens = target.shape[0] * target.shape[2]
-        own = torch.arange(own_tokens, device=target.device) + own_rank() * own_tokens
-        is_own = own[:, None] == chosen
+        per_step = target.shape[2]
+        own = torch.arange(target.shape[0] * per_step, device=target.device)
+        is_own = own[:, None] + gathered.first * per_step == chosen
+        is_none = is_own | ~gathered.are_there.repeat_interleave(per_step)[chosen]
 
         def contrast(ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
-            energies = [token_energies(ahead, candidates[horizon:], is_own)]
+            energies = [token_energies(ahead, candidates[horizon:], is_none)]
             if self.other_steps:
                 energies.append(step_energies(ahead, target, horizon))
             positive = (ahead - came).square().mean(-1, keepdim=True)
             logits = torch.cat([positive, *energies], dim=-1) / -self.temperature
             return (logits.logsumexp(-1) - logits[..., 0]).mean()
 
-        return mean_over_horizons(predicted, target, contrast)
+        return own_part(mean_over_horizons(predicted, target, contrast))
 
     def _candidates(self, count: int, seed: int) -> Int[Tensor, " chosen"]:
         """Numbers of the tokens of a step, over all ranks, that serve as negatives."""
@@ -107,11 +109,14 @@ def energies_between(
 def token_energies(
     ahead: Float[Tensor, "batch steps tokens dim"],
     candidates: Float[Tensor, "steps chosen dim"],
-    is_own: Bool[Tensor, "rows chosen"],
+    is_none: Bool[Tensor, "rows chosen"],
 ) -> Float[Tensor, "batch steps tokens chosen"]:
-    """Energies with tokens of the same step; infinite where the candidate is the target itself."""
+    """Energies with tokens of the same step; infinite where `is_none`.
+
+    Such are the target itself and the places of clips that could not be read.
+    """
     energies = energies_between(rearrange(ahead, "b s n d -> s (b n) d"), candidates)
-    energies = energies.masked_fill(is_own, float("inf"))
+    energies = energies.masked_fill(is_none, float("inf"))
     return rearrange(energies, "s (b n) c -> b s n c", b=ahead.shape[0])
 
 
@@ -197,7 +202,7 @@ class PixelPrediction(PredictionLoss):
         )
         if self.present:
             loss = loss + self.present * (decoder(target) - pictures).square().mean()
-        return loss
+        return own_part(loss)
 
 
 def last_patches(

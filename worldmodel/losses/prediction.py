@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
-from worldmodel.losses.ranks import global_mean
+from worldmodel.losses.ranks import global_mean, own_part
 from worldmodel.models.hierarchy import Hierarchy
 
 
@@ -32,9 +32,12 @@ class PredictionLoss(nn.Module):
     ) -> Tensor:
         """The loss of one level, a scalar; each horizon counts the same.
 
+        Over ranks its mean is the loss of the global batch: means over clips are given through
+        `ranks.own_part`, since ranks may hold unequally many.
+
         Args:
             predicted: per horizon `(B, T, N, D)`; entry τ is the prediction for step τ + horizon.
-            target: `(B, T, N, D)`; entry τ is the token at step τ. As many clips on every rank.
+            target: `(B, T, N, D)`; entry τ is the token at step τ.
             level: of the hierarchy.
             frames: what the tokens come from, `(B, T_frames, 3, size, size)`, as
                 `Hierarchy.encode` takes them; for losses that look at pixels.
@@ -151,7 +154,7 @@ class SquaredError(PredictionLoss):
                 each = each * moving_weights(target, horizon, self.moving)
             return each.mean()
 
-        return mean_over_horizons(predicted, target, energy)
+        return own_part(mean_over_horizons(predicted, target, energy))
 
 
 @torch.no_grad()
@@ -295,7 +298,7 @@ class VICRegL(PredictionLoss):
         count = max(1, round(self.matched_share * ahead.shape[2]))
         local = same_place + matched_energy(ahead, came, count).mean()
         overall = (ahead.mean(2) - came.mean(2)).square().mean()
-        return self.global_share * overall + (1 - self.global_share) * local
+        return own_part(self.global_share * overall + (1 - self.global_share) * local)
 
 
 def matched_energy(

@@ -1,17 +1,76 @@
 """What the ranks of a data-parallel training tell one another: global means and global batches.
 
 Whether there are ranks is decided when a function is called, not before: losses are built before
-the process group is. Every rank must hold equally many clips. DDP averages gradients over ranks,
-and the gradients here are made for that: N ranks with B clips each give, after the averaging, the
-gradient of one rank with N * B clips.
+the process group is. DDP averages gradients over ranks, and the gradients here are made for that: N
+ranks with B clips each give, after the averaging, the gradient of one rank with N * B clips.
+
+Where clips could not be read, ranks hold unequally many. A mean over a rank's own clips then counts
+for its share of the global batch: (its clips) * ranks / (all clips), 1 to the bit where all hold as
+many. The clips are counted in one exchange a step (`shared_batch`), on the device: no rank waits.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class SharedBatch:
+    """What is known of the global batch.
+
+    Attributes:
+        places: clips that each rank was to have, the same number on every rank.
+        counts: `(ranks,)`, clips that each has; None where there is but one rank.
+        weight: how much a mean over this rank's clips counts, 1 on average over ranks.
+    """
+
+    places: int
+    counts: Float[Tensor, " ranks"] | None = None
+    weight: Float[Tensor, ""] | None = None
+
+
+_shared: SharedBatch | None = None
+
+
+@contextmanager
+def shared_batch(num_clips: int, num_missing: int, device: torch.device) -> Iterator[None]:
+    """Within it, losses and statistics are exact for ranks that hold unequally many clips.
+
+    Without it all are taken to hold as many. Every rank must come here.
+
+    Args:
+        num_clips: of this rank.
+        num_missing: how many more it was to have; together as many on every rank.
+        device: where the losses are computed.
+    """
+    global _shared
+    before, _shared = _shared, _share(num_clips, num_clips + num_missing, device)
+    try:
+        yield
+    finally:
+        _shared = before
+
+
+def _share(num_clips: int, places: int, device: torch.device) -> SharedBatch:
+    if num_ranks() == 1 or device.type == "meta":
+        return SharedBatch(places)
+    # Filled where it lies: a copy from here would wait for the device.
+    own = torch.full((1,), num_clips, dtype=torch.float64, device=_place_of_exchange(device))
+    everyone = [torch.empty_like(own) for _ in range(num_ranks())]
+    distributed.all_gather(everyone, own)
+    counts = torch.cat(everyone).to(device)
+    return SharedBatch(places, counts, counts[own_rank()] * num_ranks() / counts.sum())
+
+
+def _place_of_exchange(device: torch.device) -> torch.device:
+    """A group of GPUs (NCCL) exchanges nothing that lies elsewhere."""
+    return torch.device("cuda") if distributed.get_backend() == "nccl" else device
 
 
 def num_ranks() -> int:
@@ -26,48 +85,106 @@ def own_rank() -> int:
     return distributed.get_rank() if num_ranks() > 1 else 0
 
 
+def num_places(num_clips: int) -> int:
+    """Clips that the global batch was to have; the same number on every rank.
+
+    Args:
+        num_clips: of this rank, which all have where nothing else is known (`shared_batch`).
+    """
+    return num_ranks() * (num_clips if _shared is None else _shared.places)
+
+
+def own_weight() -> Tensor | None:
+    """How much a mean over this rank's clips counts, 1 on average over ranks; None if all do 1."""
+    return None if _shared is None else _shared.weight
+
+
+def own_part(local_mean: Tensor) -> Tensor:
+    """A mean over this rank's own clips as its part of the loss.
+
+    The mean of the ranks' parts is that over all clips, and so are the gradients that DDP averages.
+    For losses that are such means; what goes through `global_mean` is weighted there.
+    """
+    weight = own_weight()
+    return local_mean if weight is None else local_mean * weight.to(local_mean)
+
+
 def global_mean(local_mean: Tensor) -> Tensor:
-    """The mean over all ranks, which must hold equally many rows; with gradient.
+    """The mean over the rows of all ranks; with gradient.
 
     The value is that of all ranks, the gradient that of this rank's own rows: DDP averages
     gradients over ranks, which makes the sum exact without a second exchange in the backward pass.
+    Ranks count by their clips (`shared_batch`), all rows of a clip alike.
     """
-    if num_ranks() == 1:
+    if num_ranks() == 1 or local_mean.device.type == "meta":  # nothing to tell
         return local_mean
-    # A group of GPUs (NCCL) exchanges nothing that lies elsewhere.
-    needs_gpu = distributed.get_backend() == "nccl"
-    place = torch.device("cuda") if needs_gpu else local_mean.device
-    mean = local_mean.detach().to(place, copy=True)
+    part = own_part(local_mean)
+    mean = part.detach().to(_place_of_exchange(part.device), copy=True)
     distributed.all_reduce(mean)
-    mean = (mean / num_ranks()).to(local_mean.device)
-    return local_mean + (mean - local_mean).detach()
+    mean = (mean / num_ranks()).to(part.device)
+    return part + (mean - part).detach()
 
 
-def gather_clips(clips: Float[Tensor, "batch *rest"]) -> Float[Tensor, "global_batch *rest"]:
-    """The clips of all ranks in the order of ranks; with gradient.
+class GatheredClips(NamedTuple):
+    """The clips of all ranks, in the order of ranks.
+
+    Attributes:
+        clips: `(places, ...)`; those that there are come first, then zeros for those that could not
+            be read, so that the shape is the same at every step.
+        are_there: which of them there are.
+        first: the number of this rank's first one.
+    """
+
+    clips: Float[Tensor, "places *rest"]
+    are_there: Bool[Tensor, " places"]
+    first: Int[Tensor, ""]
+
+
+def gather_clips(clips: Float[Tensor, "batch *rest"]) -> GatheredClips:
+    """The clips of all ranks; with gradient.
 
     Here an exchange in the backward pass cannot be saved: what another rank's loss says about this
     rank's clips is known there alone. The gradients of all ranks are summed, not averaged; the loss
-    of the global batch is the mean of the ranks' losses, and DDP's averaging divides by their
-    number once.
+    of the global batch is the mean of the ranks' parts (`own_part`), and DDP's averaging divides by
+    their number once.
     """
-    return clips if num_ranks() == 1 else GatherClips.apply(clips)
+    places = num_places(clips.shape[0])
+    each = places // num_ranks()
+    counts = None if _shared is None else _shared.counts
+    if counts is None:
+        counts = torch.full((num_ranks(),), clips.shape[0], device=clips.device)
+    counts = counts.long()
+    numbers = torch.arange(places, device=clips.device)
+    are_there = numbers < counts.sum()
+    first = counts[: own_rank()].sum()
+    if missing := each - clips.shape[0]:
+        clips = torch.cat([clips, clips.new_zeros(missing, *clips.shape[1:])])
+    if num_ranks() == 1:
+        return GatheredClips(clips, are_there, first)
+    if clips.device.type == "meta":
+        return GatheredClips(torch.cat([clips] * num_ranks()), are_there, first)
+    # Of the padded batches one after the other, those places first that hold a clip.
+    holds = numbers % each < counts.repeat_interleave(each, output_size=places)
+    order = holds.logical_not().byte().argsort(stable=True)
+    return GatheredClips(GatherClips.apply(clips, order, first), are_there, first)
 
 
 class GatherClips(torch.autograd.Function):
     """All ranks' clips forward; back, the sum over ranks of the gradient of this rank's own."""
 
     @staticmethod
-    def forward(ctx: Any, clips: Tensor) -> Tensor:
-        """`(B, ...)` of this rank -> `(ranks B, ...)`."""
+    def forward(ctx: Any, clips: Tensor, order: Tensor, first: Tensor) -> Tensor:
+        """`(B, ...)` of this rank -> `(ranks B, ...)`, in the order given."""
         everyone = [torch.empty_like(clips) for _ in range(num_ranks())]
         distributed.all_gather(everyone, clips.contiguous())
-        return torch.cat(everyone)
+        ctx.save_for_backward(first + torch.arange(len(clips), device=clips.device))
+        return torch.cat(everyone)[order]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> Tensor:
-        """`(ranks B, ...)` -> `(B, ...)`."""
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
+        """`(ranks B, ...)` -> `(B, ...)`; what a place without a clip gets is let go of later."""
+        (own,) = ctx.saved_tensors
         gradient = outputs[0].clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(gradient)
-        return gradient.chunk(num_ranks())[own_rank()]
+        return gradient[own.clamp(max=len(gradient) - 1)], None, None

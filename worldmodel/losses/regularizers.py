@@ -5,7 +5,8 @@ A regularizer sees groups of rows `(G, R, D)`; which tokens those are is the sco
 
 Every statistic is that of the global batch: under data-parallel training `global_mean` averages
 over ranks, decided when it is called. N ranks with B clips each give the loss and, after the
-averaging of gradients that DDP does, the gradient of one rank with N * B clips.
+averaging of gradients that DDP does, the gradient of one rank with N * B clips; where clips could
+not be read and ranks hold unequally many (`ranks.shared_batch`), too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from worldmodel.errors import InputError
-from worldmodel.losses.ranks import global_mean
+from worldmodel.losses.ranks import global_mean, own_weight
 
 
 class Regularizer(nn.Module):
@@ -27,7 +28,7 @@ class Regularizer(nn.Module):
         """The penalty, mean over groups.
 
         Args:
-            rows: as many on every rank.
+            rows: of this rank, as many of each of its clips.
             seed: drives whatever is random in it, the same on every rank; the task passes the
                 number of the optimizer step, so that a resumed run draws the same.
         """
@@ -100,7 +101,7 @@ class CharacteristicDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, projected: Tensor, points: Sequence[float]) -> Tensor:
-        """The distance; `projected` is `(G, R, M)`, of as many rows on every rank."""
+        """The distance; `projected` is `(G, R, M)`, the rows of this rank."""
         step = points[1] - points[0] if len(points) > 1 else 0.0
         first, each = projected * points[0], projected * step
         start, turn = (first.cos(), first.sin()), (each.cos(), each.sin())
@@ -113,6 +114,7 @@ class CharacteristicDistance(torch.autograd.Function):
         means = global_mean(torch.stack([torch.stack(real), torch.stack(imaginary)]))
         off, imaginary_off = means[0] - normal, means[1]
         ctx.save_for_backward(*start, *turn)
+        ctx.weight = own_weight()
         # (2, K, G, 1, M): of the loss to each cosine and sine of one row, but for the number of all
         # elements of `projected`.
         ctx.slopes = (2 * normal * t * torch.stack([-off, imaginary_off])).unsqueeze(3)
@@ -123,7 +125,8 @@ class CharacteristicDistance(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
         """The gradient of this rank's own rows (see `global_mean`)."""
         start_cos, start_sin, turn_cos, turn_sin = ctx.saved_tensors
-        slopes = ctx.slopes * (outputs[0] / start_cos.numel())
+        outer = outputs[0] if ctx.weight is None else outputs[0] * ctx.weight.to(outputs[0])
+        slopes = ctx.slopes * (outer / start_cos.numel())
         gradient = torch.zeros_like(start_cos)
         turned = _turned((start_cos, start_sin), (turn_cos, turn_sin), slopes.shape[1])
         for number, (cos, sin) in enumerate(turned):

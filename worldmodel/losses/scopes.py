@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.errors import InputError
-from worldmodel.losses.ranks import num_ranks
+from worldmodel.losses.ranks import num_places
 
 
 def whole_batch(
@@ -84,7 +84,7 @@ def rows_of(
         InputError: a group has fewer than two rows over all ranks.
     """
     places = SCOPES[scope](tokens)
-    clips = num_ranks() * tokens.shape[0]
+    clips = num_places(tokens.shape[0])  # as many on every rank, whatever could not be read
     if max_rows:
         places = draw_places(places, max(1, max_rows // clips), seed)
     if clips * places.shape[2] < 2:

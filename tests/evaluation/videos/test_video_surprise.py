@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 import torch
+from drifting_videos import drifting, write_video
 from matplotlib.figure import Figure
 
-from worldmodel.data.encode import encode_video
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 from worldmodel.evaluation.videos import video_figures, video_surprise
@@ -55,32 +55,6 @@ class NoBar:
 
     def update(self, count: int = 1) -> None:
         self.num_updates += count
-
-
-def drifting(num_frames: int, seed: int = 0) -> np.ndarray:
-    """uint8 `(T, 32, 48, 3)`: a pattern that moves at a speed of its own."""
-    generator = np.random.default_rng(seed)
-    speed, turn = generator.uniform(0.5, 1.5, 2)
-    y, x = np.mgrid[:32, :48]
-    frames = [
-        np.stack(
-            [
-                128 + 60 * np.sin((x + speed * t) / 5 + turn),
-                128 + 60 * np.cos((y - speed * t * (1 + 0.3 * np.sin(t / 6))) / 7),
-                np.full(x.shape, 90.0),
-            ],
-            axis=-1,
-        )
-        for t in range(num_frames)
-    ]
-    return np.stack(frames).astype(np.uint8)
-
-
-def write_video(path: Path, frames: np.ndarray, lossless: bool = False) -> Path:
-    """A video of 16 frames a second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_video(frames, 16.0, lossless))
-    return path
 
 
 def curve(values: Any, frames: Any = None, copied: Any = None) -> SurpriseCurve:

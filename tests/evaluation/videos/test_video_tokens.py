@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drifting_videos import drifting, write_video
 
 from worldmodel.cli import main
-from worldmodel.data.encode import encode_video
 from worldmodel.data.journal import Source
 from worldmodel.data.transforms import crop_clip, scaled_size
 from worldmodel.data.video import open_video
@@ -29,31 +29,6 @@ from worldmodel.models.pretrained import WorldModel
 
 CPU = torch.device("cpu")
 SIZE, WINDOW, HOP = 16, 16, 8
-
-
-def drifting(num_frames: int, seed: int = 0) -> np.ndarray:
-    """uint8 `(T, 32, 48, 3)`: a pattern that moves at a speed of its own."""
-    turn = np.random.default_rng(seed).uniform(0.5, 1.5)
-    y, x = np.mgrid[:32, :48]
-    frames = [
-        np.stack(
-            [
-                128 + 60 * np.sin((x + turn * t) / 5),
-                128 + 60 * np.cos((y - turn * t * (1 + 0.3 * np.sin(t / 6))) / 7),
-                np.full(x.shape, 90.0),
-            ],
-            axis=-1,
-        )
-        for t in range(num_frames)
-    ]
-    return np.stack(frames).astype(np.uint8)
-
-
-def write_video(path: Path, frames: np.ndarray, lossless: bool = False) -> Path:
-    """A video of 16 frames a second, twice the model's rate."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_video(frames, 16.0, lossless))
-    return path
 
 
 @pytest.fixture(scope="module")
