@@ -335,22 +335,35 @@ def ahead_table(section: Section) -> str:
     return table([*head, "r2 of real tokens", "frames"], rows)
 
 
+ROUTES = {
+    "fine_rollout": "level 0 step by step",
+    "fine_direct": "level 0 in large steps",
+    "coarse_direct": "the slowest level in large steps",
+    "copy": "copy",
+}
+
+
 def rollout_table(section: Section) -> str:
     """`rollout`."""
-    names = ("fine_rollout", "fine_direct", "coarse_direct", "copy")
-    rows = [
-        [
-            gap.removeprefix("gap"),
-            *(number(values.get(name), 1) for name in names),
-            *(number(values.get(f"{name}_mflops"), 0) for name in names[:-1]),
-            f"level {values['level']}, {values['coarse_direct_runs']} x {values['horizon']} steps",
-            str(values["num_frames"]),
-        ]
-        for gap, values in section.items()
-    ]
-    head = ["frames ahead", "level 0 step by step, px", "level 0 directly, px"]
-    head += ["slow level, px", "copy, px", "MFLOP step by step", "MFLOP directly"]
-    return table([*head, "MFLOP slow level", "slow level", "frames"], rows)
+    rows = []
+    for gap, values in section.items():
+        names = [name.removesuffix("_mflops") for name in values if name.endswith("_mflops")]
+        for name in (*names, "copy"):
+            low, high = values.get(f"{name}_ci95_gain", (None, None))
+            rows.append(
+                [
+                    gap.removeprefix("gap"),
+                    ROUTES.get(name, name.removesuffix("_direct").replace("level", "level ")),
+                    number(values.get(name), 1),
+                    number(values.get(f"{name}_gain")),
+                    "" if low is None else f"{number(low)} to {number(high)}",
+                    number(values.get(f"{name}_mflops"), 0),
+                    str(values.get(f"{name}_runs", "")),
+                    str(values["num_frames"]),
+                ]
+            )
+    head = ["frames ahead", "by", "error px", "saved of step by step's", "95 %", "MFLOP"]
+    return table([*head, "runs of the predictor", "clips"], rows)
 
 
 def beside_table(others: Section, report: Section) -> str:

@@ -90,6 +90,7 @@ def test_the_slowest_level_that_fits_is_taken_in_its_largest_steps() -> None:
     assert routes_to(levels, 8) == {
         "fine_rollout": Route(0, 1, 8),
         "fine_direct": Route(0, 8, 1),
+        "level1_direct": Route(1, 4, 1),
         "coarse_direct": Route(2, 2, 1),
     }
     assert routes_to(levels, 16)["coarse_direct"] == Route(2, 2, 2)
@@ -140,6 +141,12 @@ def test_errors_are_those_of_each_route_in_pixels(heads: dict) -> None:
     assert section["fine_rollout"] == pytest.approx(off, rel=0.1)
     assert section["fine_direct"] == pytest.approx(off, rel=0.1)
     assert (section["fine_rollout_runs"], section["coarse_direct_runs"]) == (4, 1)
+    # Level 1 predicts no motion, and is further off than level 0: it saves less than nothing.
+    lost = 1 - section["coarse_direct"] / section["fine_rollout"]
+    assert section["coarse_direct_gain"] == pytest.approx(lost)
+    low, high = section["coarse_direct_ci95_gain"]
+    assert low < lost < high < 0
+    assert section["fine_direct_gain"] == pytest.approx(0, abs=0.01)
 
 
 def test_places_are_read_from_predictions_at_every_horizon(heads: dict) -> None:

@@ -21,7 +21,7 @@ from worldmodel.evaluation.probes.observe import MODEL, TOKENS, Observation, dev
 from worldmodel.evaluation.probes.samples import extend
 from worldmodel.evaluation.probes.states import asked_steps, flat_states
 from worldmodel.evaluation.probes.whereabouts import MIN_ROWS, Whereabouts
-from worldmodel.evaluation.scores import mean_distance, r2_interval, r2_score
+from worldmodel.evaluation.scores import bootstrap_groups, mean_distance, r2_interval, r2_score
 
 GAPS = (4, 8, 16, 32)
 """Frames ahead at which routes are compared, as far as a clip reaches."""
@@ -144,21 +144,23 @@ def routes_to(levels: Sequence[LevelShape], gap: int) -> dict[str, Route]:
 
     Returns:
         `fine_rollout`: level 0 one step at a time; `fine_direct`: level 0 in its largest steps
-        that fit; `coarse_direct`: the same for the slowest level that fits. Empty where there is
-        no slow level to compare with.
+        that fit; `coarse_direct`: the same for the slowest level that fits, and
+        `level{l}_direct` for those between. Empty where there is no slow level to compare with.
     """
-    routes = {}
-    if 1 in levels[0].horizons:
-        routes["fine_rollout"] = Route(0, 1, gap // levels[0].span)
-    for name, choices in (("fine_direct", [0]), ("coarse_direct", range(len(levels) - 1, 0, -1))):
-        for level in choices:
-            span = levels[level].span
-            fitting = [h for h in levels[level].horizons if gap % (h * span) == 0]
-            if fitting:
-                routes[name] = Route(level, max(fitting), gap // (max(fitting) * span))
-                break
-    complete = {"fine_rollout", "coarse_direct"} <= set(routes)
-    return routes if complete else {}
+    if 1 not in levels[0].horizons:
+        return {}
+    direct = {}
+    for level, shape in enumerate(levels):
+        fitting = [h for h in shape.horizons if gap % (h * shape.span) == 0]
+        if fitting:
+            direct[level] = Route(level, max(fitting), gap // (max(fitting) * shape.span))
+    coarsest = max(direct, default=0)
+    if coarsest == 0:
+        return {}
+    names = {0: "fine_direct", coarsest: "coarse_direct"}
+    return {"fine_rollout": Route(0, 1, gap // levels[0].span)} | {
+        names.get(level, f"level{level}_direct"): route for level, route in direct.items()
+    }
 
 
 def start_frame(num_frames: int, span: int, gaps: Sequence[int]) -> tuple[int, list[int]]:
@@ -292,15 +294,18 @@ def _decode(head: LinearProbe, level: LevelShape, step: Tensor) -> np.ndarray:
 
 def rollout_section(
     network: Network, answers: RolloutAnswers, num_frames: int
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """`rollout.gap{frames}`: mean error of the place in px by each route, and what it costs.
+
+    `gain` is the share of the step-by-step error that a route in large steps saves, with its
+    interval over clips: both errors are of the same clips.
 
     Args:
         network: the model.
         answers: about all test clips.
         num_frames: of a clip.
     """
-    section: dict[str, dict[str, float]] = {}
+    section: dict[str, dict[str, Any]] = {}
     levels = levels_of(network)
     start, _ = start_frame(num_frames, levels[-1].span, GAPS)
     for gap, places in answers.true.items():
@@ -308,18 +313,35 @@ def rollout_section(
         if len(true) < MIN_ROWS:
             continue
         routes = routes_to(levels, gap)
-        entry: dict[str, float] = {}
-        for name in ("fine_rollout", "fine_direct", "coarse_direct", "copy"):
-            if (gap, name) in answers.guesses:
-                entry[name] = mean_distance(np.concatenate(answers.guesses[gap, name]), true)
+        guesses = {
+            name: np.concatenate(answers.guesses[gap, name])
+            for name in (*routes, "copy")
+            if (gap, name) in answers.guesses
+        }
+        entry: dict[str, Any] = {
+            name: mean_distance(guess, true) for name, guess in guesses.items()
+        }
         for name, route in routes.items():
             if name in entry:
                 entry[f"{name}_mflops"] = mflops(network, route, start)
                 entry[f"{name}_runs"] = route.runs
+        for name in guesses.keys() - {"fine_rollout", "copy"}:
+            if "fine_rollout" in guesses:
+                gain, interval = _gain(guesses["fine_rollout"], guesses[name], true)
+                entry |= {f"{name}_gain": gain, f"{name}_ci95_gain": interval}
         coarse = routes["coarse_direct"]
         entry |= {"num_frames": len(true), "level": coarse.level, "horizon": coarse.horizon}
         section[f"gap{gap}"] = entry
     return section
+
+
+def _gain(stepwise: np.ndarray, direct: np.ndarray, true: np.ndarray) -> tuple[float, list[float]]:
+    """Share of the step-by-step error that is saved, and its interval; a row is a clip."""
+    slow, fast = (np.abs(guess - true).mean(1) for guess in (stepwise, direct))
+    interval = bootstrap_groups(
+        fast, slow, np.arange(len(true)), lambda top, bottom: 1 - top / bottom
+    )
+    return float(1 - fast.sum() / slow.sum()), interval
 
 
 def mflops(network: Network, route: Route, start: int) -> float:
