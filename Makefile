@@ -155,10 +155,12 @@ $(PEERS)/installed: constraints.txt
 .PHONY: notebooks
 notebooks: $(INSTALLED) ## run every notebook on the shipped model and store its outputs
 	@$(MAKE) --no-print-directory data
-	@# No times and no paths of this machine in what is stored; a cell that fails ends the loop.
+	@# No times and no paths of this machine in what is stored; a cell that fails ends the loop,
+	@# also one whose error a notebook would say in a sentence.
 	@for notebook in notebooks/*.ipynb; do \
 	  echo $$notebook; \
-	  PYTHONWARNINGS='ignore:IProgress not found' $(PYTHON) -m nbconvert --log-level WARN \
+	  WORLDMODEL_STRICT_NOTEBOOKS=1 PYTHONWARNINGS='ignore:IProgress not found' \
+	    $(PYTHON) -m nbconvert --log-level WARN \
 	    --ExecutePreprocessor.record_timing=False --to notebook --execute --inplace $$notebook; done
 
 # A page that was taken away must not stay, and one that was not touched must warn again.

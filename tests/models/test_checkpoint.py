@@ -78,3 +78,29 @@ def test_load_model__does_not_fit_its_own_description(checkpoint, tmp_path):
     torch.save(content, tmp_path / "odd.ckpt")
     with pytest.raises(InputError, match=r"version 0\.0\.1 and does not fit"):
         load_model(tmp_path / "odd.ckpt")
+
+
+def test_load_model__a_run_is_its_last_checkpoint(checkpoint, tmp_path):
+    version = tmp_path / "runs" / "version_0"
+    (version / "checkpoints").mkdir(parents=True)
+    (version / "config.yaml").write_text("seed_everything: 0\n")
+    for folder in (version, version.parent):  # cut before its first checkpoint
+        with pytest.raises(
+            InputError, match="is a run without a checkpoint, cut before its first: fit"
+        ):
+            load_model(folder)
+    last = version / "checkpoints" / "last.ckpt"
+    last.write_bytes(checkpoint.read_bytes())
+    for folder in (version, version.parent):
+        loaded = load_model(folder)
+        assert loaded.file == last and loaded.global_step == 12
+    other = version.parent / "version_1" / "checkpoints"
+    other.mkdir(parents=True)
+    (other / "last.ckpt").write_bytes(checkpoint.read_bytes())
+    with pytest.raises(InputError, match="several runs: give version_0 or version_1 of it"):
+        load_model(version.parent)
+
+
+def test_load_model__an_empty_folder(tmp_path):
+    with pytest.raises(InputError, match="is empty: give a file such as"):
+        load_model(tmp_path)

@@ -35,10 +35,9 @@ def test_a_small_png_looks_the_same_and_has_fewer_bytes() -> None:
 
 
 def test_a_notebook_shows_figures_by_it() -> None:
-    view.show_small()  # outside of a notebook nothing happens
     shell = InteractiveShell.instance()
     try:
-        view.show_small()
+        view.show_small(shell)
         data, _ = shell.display_formatter.format(picture(), include=["image/png"])
         assert Image.open(io.BytesIO(data["image/png"])).mode == "P"
     finally:

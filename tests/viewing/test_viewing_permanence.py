@@ -245,6 +245,11 @@ def test_kind_accuracies_show_all_places_and_their_combinations(
     assert "reveal (3 blocks)" in axes.get_title()
     with pytest.raises(InputError, match="solidity"):
         permanence.kind_accuracies(judgement, ("solidity",))
+    # Of several kinds those that were scored are shown, and of the others it is said.
+    figure = permanence.kind_accuracies(judgement, ("solidity", "reveal"))
+    (words,) = (text.get_text() for text in figure.axes[0].texts)
+    assert words == "no block of this kind was scored"
+    assert figure.axes[1].get_title().startswith("reveal (") and figure.legends[0].get_texts()
 
 
 def test_block_surprise_has_every_place_and_marks_equal_frames(

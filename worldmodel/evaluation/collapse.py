@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +15,8 @@ with warnings.catch_warnings():
 # Variance below this share of the mean square is what float32 rounding leaves of a constant
 # (1e-7 squared is 1e-14), so it counts as none.
 ROUNDING_SHARE = 1e-12
+# The same of values: float32 rounds at 1e-7, and states after some layers differ by 2e-6.
+ROUNDING = 1e-5
 # Below this share of its width a level's tokens have collapsed; healthy runs stay above 0.15.
 COLLAPSED_RANK = 0.05
 
@@ -26,6 +29,15 @@ def has_collapsed(effective_rank: float, dim: int) -> bool:
         dim: width D of a token.
     """
     return effective_rank < max(COLLAPSED_RANK * dim, 1.5)
+
+
+def all_alike(rows: np.ndarray) -> bool:
+    """Whether rows `(..., F)` differ by no more than rounding leaves: nothing tells them apart."""
+    flat = rows.reshape(-1, rows.shape[-1])
+    if not flat.size:
+        return True
+    low, high = flat.min(0), flat.max(0)
+    return bool((high - low).max() <= ROUNDING * max(np.abs(low).max(), np.abs(high).max()))
 
 
 class TokenMoments(Metric):

@@ -129,8 +129,9 @@ def load_model(source: str | Path) -> LoadedModel:
     """A trained network, frozen and in evaluation mode.
 
     Args:
-        source: a file of `worldmodel fit`; a folder of `worldmodel export`, or `hf://org/name`
-            where such a folder lies on the Hub; the name of a shipped model. Or somebody else's
+        source: a file of `worldmodel fit`, or the folder of a run, whose last checkpoint is taken;
+            a folder of `worldmodel export`, or `hf://org/name` where such a folder lies on the Hub;
+            the name of a shipped model. Or somebody else's
             encoder in the format of Hugging Face: a folder, or `hf://org/name`.
 
     Raises:
@@ -143,9 +144,12 @@ def load_model(source: str | Path) -> LoadedModel:
     if export is not None:
         return load_export(export)
     if Path(source).is_dir():
-        from worldmodel.models.huggingface import load_encoder  # a heavy library, seldom needed
+        last = last_of_run(Path(source))
+        if last is None:
+            from worldmodel.models.huggingface import load_encoder  # a heavy library, seldom needed
 
-        return load_encoder(source)
+            return load_encoder(source)
+        source = last
     checkpoint = read_checkpoint(source)
     config = checkpoint["worldmodel"]
     return LoadedModel(
@@ -156,6 +160,32 @@ def load_model(source: str | Path) -> LoadedModel:
         global_step=int(checkpoint["global_step"]),
         file=Path(source),
     )
+
+
+def last_of_run(folder: Path) -> Path | None:
+    """The last checkpoint of a run, or of the only run in a folder of them; None if it is no run.
+
+    Raises:
+        InputError: the run has none, there are several runs, or there is nothing.
+    """
+    found = [*folder.glob("checkpoints/last.ckpt"), *folder.glob("*/checkpoints/last.ckpt")]
+    if len(found) > 1:
+        versions = " or ".join(sorted(path.parents[1].name for path in found))
+        raise InputError(f"{folder} holds several runs: give {versions} of it")
+    if found:
+        return found[0]
+    if not any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is empty: give a file such as last.ckpt, a folder that `worldmodel export` "
+            f"wrote, or a shipped model by its name: {name_shipped()}"
+        )
+    # What a run writes before its first step.
+    if any(folder.glob("config.yaml")) or any(folder.glob("*/config.yaml")):
+        raise InputError(
+            f"{folder} is a run without a checkpoint, cut before its first: fit again, with a "
+            "smaller --checkpoint.every_n_train_steps if it ends too soon again"
+        )
+    return None
 
 
 def _load_fetched(folder: Path, name: str) -> LoadedModel:

@@ -55,13 +55,13 @@ def small_png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def show_small() -> None:
-    """Let this notebook show every `Figure` that a cell ends with as `small_png`.
+def show_small(shell: Any) -> None:
+    """Let a notebook show every `Figure` that a cell ends with as `small_png`.
 
-    Takes the place of `%matplotlib inline`; outside of a notebook nothing happens.
+    Takes the place of `%matplotlib inline`.
+
+    Args:
+        shell: of IPython.
     """
-    from IPython.core.getipython import get_ipython  # comes with the notebooks alone
-
-    shell = get_ipython()
-    if shell is not None and shell.display_formatter is not None:
+    if shell.display_formatter is not None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, small_png)

@@ -35,7 +35,7 @@ from worldmodel.evaluation.figures import (
     SKY,
     as_image,
 )
-from worldmodel.evaluation.footage import Block, Footage, read_footage
+from worldmodel.evaluation.footage import Block, Footage, find_samples, read_block, read_footage
 from worldmodel.evaluation.probes.objects import is_present, track_of
 from worldmodel.evaluation.surprise.splices import (
     CLIPS,
@@ -81,6 +81,36 @@ def first_of_each_kind(refs: Sequence[SampleRef], clip: ClipSpec) -> list[Footag
             first.setdefault(str(metadata["kind"]), ref)
     kinds = sorted(first, key=lambda kind: (kind == FREE, kind))
     return [read_footage(first[kind], clip) for kind in kinds]
+
+
+def of_kind(clips: Sequence[Footage], kind: str) -> Footage:
+    """The first of some clips that is of a kind.
+
+    Raises:
+        InputError: none is.
+    """
+    for clip in clips:
+        if clip.metadata["kind"] == kind:
+            return clip
+    kinds = ", ".join(sorted({str(clip.metadata["kind"]) for clip in clips}))
+    raise InputError(f"no clip is of the kind {kind}, only of {kinds}; `make data` makes some")
+
+
+def first_block(root: Path, kind: str, clip: ClipSpec) -> Block:
+    """The first test block of a kind, by key.
+
+    Args:
+        root: folder of a set of the physics world.
+        kind: such as `reveal`.
+        clip: the clips that a model sees.
+
+    Raises:
+        InputError: there is none.
+    """
+    for ref in find_samples(root, "test", "blocks"):
+        if read_metadata(ref)["kind"] == kind:
+            return read_block(ref, clip)
+    raise InputError(f"{root} has no {kind} among its test blocks; `make data` makes some")
 
 
 def contact_sheet(clips: Sequence[Footage], num_frames: int = 8) -> Figure:

@@ -14,12 +14,14 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from worldmodel.errors import InputError
+from worldmodel.evaluation.collapse import all_alike
 from worldmodel.evaluation.figures import (
     BLACK,
     RED,
     as_image,
 )
 from worldmodel.evaluation.footage import Footage
+from worldmodel.viewing.alike import say_in
 from worldmodel.viewing.canvas import FONT, bare, canvas
 from worldmodel.viewing.tokens import COLOURS, NULL_COLOURS, Patches
 
@@ -53,10 +55,15 @@ def token_map(tokens: Float[Tensor, "tokens dim"], seed: int = 0) -> np.ndarray:
         seed: the same one gives the same map; it keeps UMAP to one thread.
 
     Returns:
-        float32 `(tokens, 2)`.
+        float32 `(tokens, 2)`; all at one place where all tokens are equal.
+
+    Raises:
+        InputError: fewer tokens.
     """
     if len(tokens) < 16:
         raise InputError(f"a map needs at least 16 tokens, got {len(tokens)}; take more clips")
+    if all_alike(tokens.numpy()):
+        return np.zeros((len(tokens), 2), np.float32)
     from umap import UMAP  # takes seconds to import, and is needed for this alone
 
     mapper = UMAP(n_neighbors=15, min_dist=0.1, random_state=seed, n_jobs=1)
@@ -81,6 +88,11 @@ def token_maps(
     figure = canvas(11.0, 3.5 * len(maps) + 0.9)
     grid = figure.subplots(len(maps), 3, squeeze=False)
     for row, (name, places) in zip(grid, maps.items(), strict=True):
+        if all_alike(places):
+            for axes in row[1:]:
+                axes.set_axis_off()
+            say_in(row[0], f"{name}: all tokens are equal")
+            continue
         x, y = places[order].T
         row[0].scatter(x, y, s=9, c=[COLOURS[label] for label in labels[order]], linewidths=0)
         for axes, fact, colours, label in (
@@ -128,7 +140,15 @@ def neighbours(
 
     Returns:
         Numbers `(tokens, count)`, nearest first, and cosines `(tokens, count)`.
+
+    Raises:
+        InputError: fewer clips.
     """
+    num_clips = len(np.unique(clips))
+    if num_clips <= count:
+        raise InputError(
+            f"{count} neighbours of other clips need {count + 1} clips, got {num_clips}; take more"
+        )
     unit = _unit(np.asarray(features, np.float64))
     cosine = unit @ unit.T
     cosine[clips[:, None] == clips[None]] = -np.inf
@@ -158,11 +178,15 @@ def neighbour_votes(
         count: neighbours that vote; ties go to the nearer ones.
 
     Returns:
-        By name of the features and by label the share of tokens whose neighbours' vote is right.
+        By name of the features and by label the share of tokens whose neighbours' vote is right;
+        chance where all features are equal, since then none is nearer than another.
     """
     names, number, tokens = np.unique(labels, return_inverse=True, return_counts=True)
     found = {}
     for name, each in features.items():
+        if all_alike(each):
+            found[name] = dict.fromkeys(map(str, names), 1 / len(names))
+            continue
         order, _ = neighbours(each, clips, count)
         votes = np.zeros((len(labels), len(names)))
         # Less than one vote all together, and the nearer the more: it decides between equals.
@@ -243,7 +267,11 @@ def neighbour_rows(
     rows = [(query, name) for query in queries for name in features]
     for row, (query, name) in zip(grid, rows, strict=True):
         order, cosine = found[name]
+        equal = all_alike(features[name])
         for column, axes in enumerate(row):
+            if column and equal:  # whichever came first would stand here
+                axes.set_axis_off()
+                continue
             token = query if column == 0 else int(order[query, column - 1])
             _show_patch(axes, clips, patches, int(chosen[token]))
             if column:
@@ -256,7 +284,7 @@ def neighbour_rows(
                     fontweight="bold" if right else "normal",
                 )
         row[0].set_ylabel(
-            f"{_two_lines(str(labels[query]))},\n{name}",
+            f"{_two_lines(str(labels[query]))},\n{name}" + (":\nall equal" if equal else ""),
             fontsize=FONT,
             rotation=0,
             ha="right",

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from worldmodel.errors import InputError
+from worldmodel.evaluation.collapse import all_alike
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
@@ -71,6 +72,7 @@ from worldmodel.evaluation.surprise.choice import (
 )
 from worldmodel.evaluation.surprise.splices import equal_frames
 from worldmodel.models.checkpoint import ClipSpec, LoadedModel
+from worldmodel.viewing.alike import first_handles, say_in
 from worldmodel.viewing.canvas import bare, canvas
 
 CPU = torch.device("cpu")
@@ -344,9 +346,12 @@ class Judgement:
             places: levels and horizons.
 
         Returns:
-            `model` and `copy` `(num_blocks,)`, `untrained` `(num_networks, num_blocks)`.
+            `model` and `copy` `(num_blocks,)`, `untrained` `(num_networks, num_blocks)`. All blocks
+            are ties, one half, where whatever happens surprises the model alike.
         """
         rows, curves = self.scores.kinds == kind, self.scores.curves
+        surprised = [place for place in places if self.is_surprised(place)]
+        places = surprised or places
         candidate = COMBINED if len(places) > 1 else Candidate(*places[0])
         some: dict[CurveKey, np.ndarray] = {place: curves[place] for place in places}
         copies: dict[CurveKey, np.ndarray] = {
@@ -361,11 +366,19 @@ class Judgement:
             )
             for each in self.scores.untrained
         ]
+        own = contrast_wins(clip_scores(some, candidate, self.spreads))
         return {
-            MODEL: contrast_wins(clip_scores(some, candidate, self.spreads))[rows],
+            MODEL: (own if surprised else np.full_like(own, 0.5))[rows],
             "copy": contrast_wins(copy_scores(some | copies, candidate, self.spreads))[rows],
             UNTRAINED: np.array([contrast_wins(each)[rows] for each in others]),
         }
+
+    def is_surprised(self, place: Place) -> bool:
+        """Whether anything surprises the model more than something else, at a level and horizon.
+
+        If not, its level has collapsed, and contrasts are those of rounding.
+        """
+        return not all_alike(self.scores.curves[place].reshape(-1, 1))
 
     def rule(self, kind: str, name: str) -> float:
         """Relative accuracy of `pixels_short` or `pixels_long` on the blocks of a kind."""
@@ -726,6 +739,11 @@ def block_surprise(block: Block, judgement: Judgement) -> Figure:
         horizons = [horizon for own, horizon in scores.places if own == level]
         for axes, horizon in zip(grid[row], horizons, strict=False):
             axes.set_visible(True)
+            ahead = f"level {level}, {horizon * span / judgement.fps:g} s ahead"
+            if not judgement.is_surprised((level, horizon)):
+                axes.set_title(f"{ahead}: tie", fontsize=7)
+                say_in(axes, "whatever happens surprises it alike")
+                continue
             curves = scores.curves[level, horizon][number]
             steps = np.arange(curves.shape[1]) + horizon
             seconds = ((steps + 1) * span - 1) / judgement.fps
@@ -738,7 +756,6 @@ def block_surprise(block: Block, judgement: Judgement) -> Figure:
             means = curves.mean(1)
             contrast = float(means[2] + means[3] - means[0] - means[1])
             word = {1.0: "right", 0.5: "tie", 0.0: "wrong"}[float(contrast_wins(means[None])[0])]
-            ahead = f"level {level}, {horizon * span / judgement.fps:g} s ahead"
             axes.set_title(f"{ahead}: {contrast:+.2g}, {word}", fontsize=7)
             axes.tick_params(labelsize=7)
             axes.set(xlim=(0, block.frames.shape[1] / judgement.fps), ylim=(0, None))
@@ -765,8 +782,13 @@ def kind_accuracies(judgement: Judgement, kinds: Sequence[str]) -> Figure:
 
     Args:
         judgement: of blocks of these kinds.
-        kinds: one panel each.
+        kinds: one panel each; where no block of it was scored, the panel says so.
+
+    Raises:
+        InputError: no block of any was.
     """
+    if not np.isin(judgement.scores.kinds, kinds).any():
+        raise InputError(f"no block of the kinds {', '.join(kinds)} was scored")
     places = judgement.scores.places
     groups: dict[str, list[Place]] = {
         f"L{level} {horizon * judgement.spans[level] / judgement.fps:g} s": [(level, horizon)]
@@ -784,7 +806,11 @@ def kind_accuracies(judgement: Judgement, kinds: Sequence[str]) -> Figure:
         wins = [judgement.wins(kind, own) for own in groups.values()]
         count = len(wins[0][MODEL])
         if not count:
-            raise InputError(f"no block of the kind {kind} was scored")
+            axes.set_title(kind, fontsize=9)
+            say_in(axes, "no block of this kind was scored")
+            axes.set_axis_on()  # its ticks are those of the column
+            axes.set_xticks(x, list(groups), rotation=60, fontsize=7)
+            continue
         others = np.array([each[UNTRAINED].mean(1) for each in wins])
         axes.bar(
             x,
@@ -803,12 +829,14 @@ def kind_accuracies(judgement: Judgement, kinds: Sequence[str]) -> Figure:
         ends = np.array([bootstrap_interval(each[MODEL]) for each in wins])
         reach = np.clip([values - ends[:, 0], ends[:, 1] - values], 0, None)
         axes.errorbar(x, values, yerr=reach, fmt="o", color=BLUE, capsize=2, label="model, 95 %")
-        axes.set_title(f"{kind} ({count} blocks)", fontsize=9)
+        alike = not any(map(judgement.is_surprised, places))
+        more = "; whatever happens surprises the model alike" if alike else ""
+        axes.set_title(f"{kind} ({count} blocks){more}", fontsize=9)
         axes.set_ylim(-0.03, 1.05)
         axes.axvline(len(places) - 0.5, color="0.7", linewidth=0.8)
         axes.set_xticks(x, list(groups), rotation=60, fontsize=7)
     for axes in panels[:, 0]:
         axes.set_ylabel("relative accuracy", fontsize=8)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
+    handles, labels = first_handles(panels.flat)
     figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
     return figure

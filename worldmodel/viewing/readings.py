@@ -35,7 +35,8 @@ ASKED = {
     "warmth": "red\nless blue",
     "greenness": "green",
 }
-
+# Of the largest value: a mean of a hundred thousand float32 errs by 1e-5.
+MEAN_ROUNDING = 1e-4
 
 Splits = Mapping[str, np.ndarray]
 """Values of the clips of `train`, `val` and `test`, `(n, T_l, N_l, F)` each."""
@@ -155,7 +156,8 @@ def place_maps(rows: Mapping[str, Mapping[str, np.ndarray]], grid: tuple[int, in
     figure = canvas(2.7 * columns + 1.2, 2.75 * len(rows) + 0.3)
     panels = figure.subplots(len(rows), columns, squeeze=False)
     for row, (title, maps) in zip(panels, rows.items(), strict=True):
-        top = max(float(values.max()) for values in maps.values())
+        # All below 0 where nothing can be read, as of tokens that are all equal.
+        top = max(1e-6, *(float(values.max()) for values in maps.values()))
         for axes in row[len(maps) :]:
             axes.set_axis_off()
         for axes, (name, values) in zip(row, maps.items(), strict=False):
@@ -219,7 +221,7 @@ def most_travelled(clips: Sequence[Footage], patches: Patches) -> tuple[int, int
 def likeness(
     values: Float[np.ndarray, "time tokens dim"], mean: np.ndarray, step: int, token: int
 ) -> np.ndarray:
-    """Cosine of every token of a clip with one of them, `(T, N)`, -1 to 1.
+    """Cosine of every token of a clip with one of them, `(T, N)`, -1 to 1; 0 if all are equal.
 
     Args:
         values: tokens, or pixels, of a clip.
@@ -228,6 +230,8 @@ def likeness(
         token: its place.
     """
     centred = values - mean
+    if np.abs(centred).max() <= MEAN_ROUNDING * np.abs(mean).max():
+        return np.zeros(values.shape[:2])
     unit = centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-12)
     return unit @ unit[step, token]
 
@@ -270,21 +274,24 @@ def likeness_strip(
                 extent=(-0.5, size - 0.5, size - 0.5, -0.5),
             )
             best = int(values[at].argmax())
-            axes[row, column].plot(
-                (best % grid[1] + 0.5) * size / grid[1] - 0.5,
-                (best // grid[1] + 0.5) * size / grid[0] - 0.5,
-                "x",
-                color=BLACK,
-                markersize=7,
-                markeredgewidth=2,
-            )
+            # Where all tokens are equal none is the most alike.
+            if values.any():
+                axes[row, column].plot(
+                    (best % grid[1] + 0.5) * size / grid[1] - 0.5,
+                    (best // grid[1] + 0.5) * size / grid[0] - 0.5,
+                    "x",
+                    color=BLACK,
+                    markersize=7,
+                    markeredgewidth=2,
+                )
         for row in axes[:, column]:
             if where[at] >= 0:
                 row.add_patch(_box(int(where[at]), grid, size, GREEN, "--"))
     axes[0, 0].add_patch(_box(token, grid, size, RED, "-"))
     for each in axes.flat:
         bare(each)
-    for row, name in enumerate(("frames", *maps)):
+    names = [name if values.any() else f"{name}:\nall equal" for name, values in maps.items()]
+    for row, name in enumerate(("frames", *names)):
         axes[row, 0].set_ylabel(name, fontsize=FONT, rotation=0, ha="right", va="center")
     figure.colorbar(shown, ax=list(axes[1:].flat), label="cosine", shrink=0.9)
     figure.suptitle(
@@ -322,7 +329,8 @@ def found_again(
 
     Returns:
         Under `all` and `moved`: by name the share of right answers for each of `ahead`, NaN where
-        nothing was asked; `same place` among them, and under `questions` how many there were.
+        nothing was asked; `same place` among them, and under `questions` how many there were. Of
+        tokens that are equally alike each is taken with the same chance.
     """
     where = [token_of_object(clip, patches.grid, patches.span) for clip in clips]
     means = {name: values.mean((0, 1, 2)) for name, values in features.items()}
@@ -340,12 +348,12 @@ def found_again(
                 later = step + gap
                 if later >= len(tokens) or tokens[later] < 0:
                     continue
-                guesses = {name: int(each[later].argmax()) for name, each in maps.items()}
-                guesses["same place"] = int(tokens[step])
+                best = {name: each[later] == each[later].max() for name, each in maps.items()}
+                best["same place"] = np.arange(patches.label.shape[2]) == tokens[step]
                 for case in ("all", "moved") if tokens[later] != tokens[step] else ("all",):
                     asked[case][column] += 1
-                    for name, guess in guesses.items():
-                        right[case][name][column] += guess == tokens[later]
+                    for name, chosen in best.items():
+                        right[case][name][column] += chosen[tokens[later]] / chosen.sum()
     with np.errstate(invalid="ignore"):
         return {
             case: {

@@ -18,6 +18,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor
 
 from worldmodel.ablation.spectrum import TokenMoments
+from worldmodel.errors import InputError
+from worldmodel.evaluation.collapse import ROUNDING_SHARE
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
@@ -58,6 +60,7 @@ from worldmodel.evaluation.probes.states import asked_steps, flat_states
 from worldmodel.evaluation.probes.whereabouts import MIN_ROWS
 from worldmodel.evaluation.scores import bootstrap_groups
 from worldmodel.models.checkpoint import LoadedModel
+from worldmodel.viewing.alike import REMEDY, first_handles, say_in
 from worldmodel.viewing.canvas import FONT, canvas, plain
 
 NUM_SHOWN = 8
@@ -83,6 +86,8 @@ ROUTES = {
     "coarse_direct": "slowest level, its largest steps",
     "copy": "copy: where it was",
 }
+STILL = "its tokens never change"
+"""Of a level that has collapsed so far that only rounding moves its tokens within a clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +110,10 @@ class NetworkScales:
 
     Attributes:
         errors: per level and horizon the mean squared error of `model` and of each rule without
-            one, over the variance of the level's tokens around their clips' means.
+            one, over the variance of the level's tokens around their clips' means. A level in
+            `still` has none: every rule is right, and there is no variance to divide by.
+        still: numbers of the levels whose tokens never change, but for rounding.
+        still_states: the same of context states.
         section: the same as in a report: ratios by `level{l}` and `h{h}`.
         tokens: per level, `TokenMoments.section`.
         states: the same of context states.
@@ -120,6 +128,8 @@ class NetworkScales:
     """
 
     errors: dict[Place, dict[str, float]]
+    still: frozenset[int]
+    still_states: frozenset[int]
     section: dict[str, dict[str, dict[str, float]]]
     tokens: list[dict[str, Any]]
     states: list[dict[str, Any]]
@@ -490,13 +500,14 @@ def _conclude(
     """What all test clips together say of a network."""
     levels = levels_of(network)
     variances = [_variance_within(moments) for moments in seen.tokens]
+    still = _still(seen.tokens)
     errors = {
         place: {
             name: ratio(total / seen.errors.counts[place], variances[place[0]])
             for name, total in sums.items()
         }
         for place, sums in seen.errors.sums.items()
-        if seen.errors.counts[place]
+        if seen.errors.counts[place] and place[0] not in still
     }
     tokens, _, predicted = run_chunk(network, [shown], torch.device("cpu"))
     strip = token_errors(fitted, 0, strip_horizon, tokens[0], predicted[0])[0].numpy()
@@ -506,6 +517,8 @@ def _conclude(
         entry |= rollout_intervals(seen.rollouts, int(gap.removeprefix("gap")))
     return NetworkScales(
         errors=errors,
+        still=still,
+        still_states=_still(seen.states),
         section=seen.errors.report(),
         tokens=[m.section(level.span / fps) for m, level in zip(seen.tokens, levels, strict=True)],
         states=[m.section(level.span / fps) for m, level in zip(seen.states, levels, strict=True)],
@@ -520,6 +533,15 @@ def _conclude(
             name: strip[..., 1 + number] / max(variances[0], 1e-12)
             for number, name in enumerate(names)
         },
+    )
+
+
+def _still(moments: Sequence[TokenMoments]) -> frozenset[int]:
+    """Levels whose tokens or states vary within clips by no more than rounding leaves."""
+    return frozenset(
+        level
+        for level, each in enumerate(moments)
+        if each.within <= ROUNDING_SHARE * each.means_squared * max(each.num_steps, 1)
     )
 
 
@@ -590,6 +612,12 @@ def horizon_errors(scales: Scales) -> Figure:
         places = [place for place in own.errors if place[0] == level]
         seconds = [scales.seconds(place) for place in places]
         above, below = grid[:, level]
+        above.set_title(_title(level, shape, scales.fps), fontsize=FONT + 1)
+        below.set_xlabel("seconds ahead", fontsize=FONT)
+        if not places:
+            say_in(above, STILL)
+            say_in(below, "and every rule is right")
+            continue
         for name, label in RULES.items():
             errors = [own.errors[place][name] for place in places]
             colour = RULE_COLOURS[name]
@@ -613,17 +641,21 @@ def horizon_errors(scales: Scales) -> Figure:
             axes.axhline(1, color="0.3", linewidth=0.9)
             _seconds_axis(axes, seconds)
             plain(axes)
-        above.set_title(_title(level, shape, scales.fps), fontsize=FONT + 1)
-        below.set_xlabel("seconds ahead", fontsize=FONT)
+    if not own.errors:
+        raise InputError(_no_level("has errors to compare"))
     grid[0, 0].set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT)
     grid[1, 0].set_ylabel("squared error ÷\nthat of the rule", fontsize=FONT)
     for row in grid:
         row[0].set_ylim(0, None)
-        handles, labels = row[0].get_legend_handles_labels()
+        handles, labels = first_handles(row)
         row[-1].legend(
             handles, labels, fontsize=FONT - 1, loc="upper left", bbox_to_anchor=(1.0, 1.0)
         )
     return figure
+
+
+def _no_level(what: str) -> str:
+    return f"no level {what}, as {STILL.replace('its', 'their')}: {REMEDY}"
 
 
 def _skill(errors: Mapping[str, float]) -> float:
@@ -641,6 +673,10 @@ def memory_spectra(scales: Scales) -> Figure:
         for name, line in ((MODEL, "-"), (UNTRAINED, ":")):
             for level, entry in enumerate(getattr(scales.networks[name], kind)):
                 seconds = np.array(entry["time_constants"]) * entry["step_seconds"]
+                own = scales.networks[name]
+                if level in (own.still if kind == "tokens" else own.still_states):
+                    axes.plot([], [], line, label=f"level {level}: never change")
+                    continue
                 share = (np.arange(len(seconds)) + 0.5) / max(len(seconds), 1)
                 # A direction whose neighbours do not agree at all has no time constant: it ends
                 # the line.
@@ -691,6 +727,8 @@ def _draw_shares(axes: Axes, scales: Scales) -> None:
                     label=label if row == 0 else None,
                 )
                 start += share
+            if not start:
+                axes.text(0.02, row, "all equal", va="center", fontsize=FONT - 1)
             names.append(f"level {level}" if name == MODEL else "untrained")
             row += 1
     axes.set_yticks(range(row), names, fontsize=FONT - 1)
@@ -711,11 +749,18 @@ def predictability(scales: Scales) -> Figure:
     own = scales.networks[MODEL]
     figure = canvas(11.0, 5.8)
     grid = figure.subplots(2, len(scales.levels), squeeze=False, height_ratios=(1, 1.5))
+    if len(own.still) == len(scales.levels):
+        raise InputError(_no_level("has anything to predict"))
     for level, shape in enumerate(scales.levels):
         values = own.by_token[level]
         total = values.mean(0)
         gain = total[:, 1] / np.maximum(total[:, 2], 1e-12)
         above, below = grid[:, level]
+        if level in own.still:
+            above.set_title(_title(level, shape, scales.fps), fontsize=FONT + 1)
+            say_in(above, STILL)
+            below.set_axis_off()
+            continue
         shown = above.imshow(gain.reshape(shape.grid), cmap="RdBu_r", vmin=0.25, vmax=1.75)
         for number, value in enumerate(gain):
             row, column = divmod(number, shape.grid[1])
@@ -742,15 +787,21 @@ def predictability(scales: Scales) -> Figure:
         below.set_xlabel("tenth of tokens by last change, least first", fontsize=FONT)
         plain(below)
     grid[1, 0].set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT)
-    grid[1, 0].legend(fontsize=FONT - 1)
+    first = min(set(range(len(scales.levels))) - own.still)
+    grid[1, first].legend(fontsize=FONT - 1)
     bar = figure.colorbar(shown, ax=list(grid[0]), shrink=0.9)
     bar.set_label("model's error ÷\ncopying's", fontsize=FONT)
     return figure
 
 
 def by_contents(scales: Scales) -> Figure:
-    """Errors at level 0 by what a token shows now and at the predicted moment."""
+    """Errors at level 0 by what a token shows now and at the predicted moment.
+
+    Raises:
+        InputError: the level's tokens never change.
+    """
     own, null = scales.networks[MODEL], scales.networks[UNTRAINED]
+    _refuse_still(own)
     figure = canvas(11.0, 4.2)
     axes = figure.subplots()
     kinds = [kind for kind in range(len(CONTENTS)) if (own.contents == kind).any()]
@@ -792,6 +843,13 @@ def by_contents(scales: Scales) -> Figure:
     return figure
 
 
+def _refuse_still(own: NetworkScales) -> None:
+    if 0 in own.still:
+        raise InputError(
+            f"level 0 has nothing to predict, as {STILL} and every rule is right: {REMEDY}"
+        )
+
+
 def tenths(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means over tenths of the rows, sorted by their first column.
 
@@ -809,8 +867,13 @@ def tenths(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def change_strip(scales: Scales) -> Figure:
-    """One clip over time: its frames, what copying misses at level 0, and what the model misses."""
+    """One clip over time: its frames, what copying misses at level 0, and what the model misses.
+
+    Raises:
+        InputError: the level's tokens never change.
+    """
     own, horizon = scales.networks[MODEL], scales.strip_horizon
+    _refuse_still(own)
     grid_shape = scales.levels[0].grid
     # Entry i is about frame i + 1 + horizon, predicted from the frames up to i + 1.
     entries = len(own.strip["copy"])
@@ -850,8 +913,9 @@ def places_ahead(scales: Scales) -> Figure:
         axes.set_xlabel("seconds ahead", fontsize=FONT)
         axes.axhline(0, color="0.3", linewidth=0.9)
         plain(axes)
-        if not entries:
-            axes.text(0.5, 0.5, "too few clips", ha="center", transform=axes.transAxes)
+        still = level in scales.networks[MODEL].still
+        if not entries or still:
+            say_in(axes, f"{STILL}: nothing is read" if still else "too few clips")
             continue
         ends = np.array([entry["ci95_r2"] for entry in entries])
         axes.fill_between(seconds, *ends.T, color=BLUE, alpha=0.18, linewidth=0)
@@ -877,7 +941,7 @@ def places_ahead(scales: Scales) -> Figure:
     grid[0].set_ylabel("r2 of the object's place", fontsize=FONT)
     grid[0].set_ylim(None, 1)
     figure.legend(
-        *grid[0].get_legend_handles_labels(),
+        *first_handles(grid),
         loc="outside lower center",
         ncols=3,
         fontsize=FONT - 1,
@@ -891,14 +955,19 @@ def fine_against_coarse(scales: Scales) -> Figure:
 
     On the left the error; in the middle how much nearer than copying, clip by clip; on the right
     the operations of the predictor.
+
+    Raises:
+        InputError: no level could be rolled out.
     """
     own, null = scales.networks[MODEL].rollout, scales.networks[UNTRAINED].rollout
-    figure = canvas(11.0, 4.4)
-    left, middle, right = figure.subplots(1, 3)
     gaps = list(own)
     if not gaps:
-        left.text(0.5, 0.5, "no level could be rolled out", ha="center", transform=left.transAxes)
-        return figure
+        raise InputError(
+            "no level could be rolled out: too few test clips show an object when its place is "
+            "asked; take more clips"
+        )
+    figure = canvas(11.0, 4.4)
+    left, middle, right = figure.subplots(1, 3)
     colours = dict(zip(ROUTES, (BLUE, SKY, GREEN, ORANGE), strict=True))
     for number, (route, label) in enumerate(ROUTES.items()):
         known = [n for n, gap in enumerate(gaps) if route in own[gap]]
@@ -957,6 +1026,8 @@ def scale_table(scales: Scales) -> str:
         for horizon in shape.horizons:
             place = level, horizon
             if place not in own.errors:
+                if level in own.still and horizon == shape.horizons[0]:
+                    lines.append(f"| {level} | {shape.span / scales.fps:g} s | {STILL} | | | | |")
                 continue
             errors = own.errors[place]
             ratios = " | ".join(f"{ratio(errors['model'], errors[name]):.2f}" for name in NULLS)

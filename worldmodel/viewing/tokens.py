@@ -13,7 +13,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from worldmodel.evaluation.collapse import EffectiveRank
+from worldmodel.evaluation.collapse import EffectiveRank, all_alike
 from worldmodel.evaluation.figures import (
     BLACK,
     BLUE,
@@ -27,6 +27,7 @@ from worldmodel.evaluation.figures import (
 )
 from worldmodel.evaluation.footage import Footage
 from worldmodel.evaluation.network import CHUNK, Network, chunked, one_thread, pad_chunk
+from worldmodel.viewing.alike import collapse_words
 from worldmodel.viewing.canvas import FONT, bare, canvas
 from worldmodel.world.forms import CATEGORIES
 
@@ -193,7 +194,7 @@ class Directions:
         mean: `(D,)`.
         axes: `(3, D)`, orthonormal.
         low: `(3,)`, what is shown as none of the colour; `high` as all of it.
-        variance: `(3,)`, share of the tokens' variance along each.
+        variance: `(3,)`, share of the tokens' variance along each; 0 where all are equal.
         words: what grows along each with the colour, and its correlation.
         correlation: `(3,)`, of the fact in `words`; its size is at most 1.
     """
@@ -214,6 +215,10 @@ class Directions:
         """
         flat = tokens.double().flatten(0, 2).numpy()
         mean = flat.mean(0)
+        if all_alike(flat):
+            count, dim = min(3, len(mean)), len(mean)
+            none, said = np.zeros(count), ("all tokens are equal",) * count
+            return cls(mean, np.eye(dim)[:count], none, none, none, said, none)
         values, vectors = np.linalg.eigh(np.cov(flat.T))
         axes, variance = vectors[:, ::-1][:, :3].T, values[::-1][:3] / max(values.sum(), 1e-12)
         along = (flat - mean) @ axes.T
@@ -238,9 +243,12 @@ class Directions:
         return cls(mean, axes, low, high, variance, tuple(words), correlations)
 
     def colours(self, tokens: Float[Tensor, "time tokens dim"]) -> np.ndarray:
-        """Red, green and blue of one clip's tokens, `(T, N, 3)`, 0 to 1."""
+        """Red, green and blue of one clip's tokens, `(T, N, 3)`, 0 to 1; grey if all are equal."""
         along = (tokens.double().numpy() - self.mean) @ self.axes.T
-        return np.clip((along - self.low) / np.maximum(self.high - self.low, 1e-9), 0, 1)
+        spread = self.high - self.low
+        colours = np.clip((along - self.low) / np.maximum(spread, 1e-9), 0, 1)
+        colours[..., spread <= 0] = 0.5
+        return colours
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -312,7 +320,8 @@ class Spectrum:
     """How the variance of a level's tokens is spread over directions.
 
     Attributes:
-        share: `(D,)`, share of the variance along each main direction, largest first.
+        share: `(D,)`, share of the variance along each main direction, largest first; 0 where it
+            cannot be told from rounding.
         effective_rank: 1 to D, as in the report (`EffectiveRank`).
     """
 
@@ -326,7 +335,8 @@ class Spectrum:
             tokens = tokens - tokens.mean(1, keepdim=True)
         metric = EffectiveRank(tokens.shape[-1])
         metric.update(tokens)
-        values = torch.linalg.eigvalsh(metric.covariance()).flip(0).clamp(min=0).numpy()
+        values = torch.linalg.eigvalsh(metric.covariance()).flip(0)
+        values = torch.where(values > metric.rounding(), values, 0.0).numpy()
         return cls(values / max(values.sum(), 1e-300), float(metric.compute()))
 
 
@@ -341,6 +351,14 @@ def spectra(
     """
     figure = canvas(10.5, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
+    model = next(iter(found.values()))
+    collapsed = [
+        collapse_words(level, each.effective_rank, len(each.share))
+        for level, each in enumerate(model)
+    ]
+    words = "; ".join(each for each in collapsed if each)
+    if words:
+        figure.suptitle(words, fontsize=FONT + 1, color=RED, wrap=True)
     least = 1.0
     for axes, (title, sets) in zip(
         panels, (("all tokens", found), ("their change within a clip", within)), strict=True
@@ -348,15 +366,18 @@ def spectra(
         for number, (name, levels) in enumerate(sets.items()):
             line = UNTRAINED_STYLE if number else MODEL_STYLE
             for level, spectrum in enumerate(levels):
-                share = np.where(spectrum.share > 1e-9, spectrum.share, np.nan)
-                least = min(least, float(np.nanmin(share)))
+                shown = spectrum.share > 1e-9
+                rank = f"{spectrum.effective_rank:.0f} of {len(shown)}"
                 axes.plot(
-                    np.arange(1, len(share) + 1),
-                    share,
+                    np.flatnonzero(shown) + 1,
+                    spectrum.share[shown],
                     line,
+                    # A single direction is no line.
+                    marker="o" if shown.sum() == 1 else None,
                     color=LEVEL_COLOURS[level % len(LEVEL_COLOURS)],
-                    label=f"level {level}, {name}: {spectrum.effective_rank:.0f} of {len(share)}",
+                    label=f"level {level}, {name}: {rank if shown.any() else 'all equal'}",
                 )
+                least = min([least, *spectrum.share[shown].tolist()])
         axes.set_yscale("log")
         axes.set(xlabel="direction, by its variance")
         axes.set_title(f"Spectrum of {title}", fontsize=FONT + 1)

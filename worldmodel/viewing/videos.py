@@ -24,6 +24,7 @@ from worldmodel.data.shards import read_members, read_metadata
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 from worldmodel.evaluation import figures
+from worldmodel.evaluation.collapse import all_alike
 from worldmodel.evaluation.figures import BLACK, BLUE, GREEN, RED
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.network import Network, Place, levels_of
@@ -359,10 +360,11 @@ def peak_frames(watched: Watched, place: Place | None = None) -> Figure:
             watched.combined, max(1, round(PEAKS_APART_SECONDS * watched.fps)), MAX_PEAKS
         )
     ]
-    figure = canvas(11.0, 6.4)
     if not peaks:
+        figure = canvas(11.0, 0.8)
         figure.text(0.5, 0.5, "no peak: nothing stands out in this video", ha="center")
         return figure
+    figure = canvas(11.0, 6.4)
     low, high = np.percentile(curve.maps, TINT_PERCENTILES)
     columns = max(3, len(peaks))  # few would be larger than they are worth
     grid = figure.subplots(3, columns)
@@ -485,15 +487,16 @@ def similarity(watched: Watched, encoded: EncodedVideo) -> Figure:
     shown: Any = None
     end = float(watched.seconds[-1])
     for title, axes, values, seconds in panels:
+        rows = values.reshape(len(values), -1)
         shown = axes.imshow(
-            cosines(values.reshape(len(values), -1)),
+            cosines(rows),
             cmap="RdBu_r",
             vmin=-1,
             vmax=1,
             extent=(0, end, end, 0),
             interpolation="nearest",
         )
-        axes.set_title(title, fontsize=FONT)
+        axes.set_title(title + (": all equal" if all_alike(rows) else ""), fontsize=FONT)
         for cut in (*watched.cut_seconds, watched.film.again_seconds):
             if cut is not None:
                 axes.axvline(cut, color=BLACK, linewidth=0.9, linestyle="--")
@@ -513,12 +516,16 @@ def similarity(watched: Watched, encoded: EncodedVideo) -> Figure:
 def cosines(rows: np.ndarray) -> np.ndarray:
     """Cosines between all pairs of rows, each from the rows' mean; 0 where a row is the mean.
 
+    All are 0 where rows differ by no more than rounding.
+
     Args:
         rows: `(T, F)`.
 
     Returns:
         float64 `(T, T)`.
     """
+    if all_alike(rows):
+        return np.zeros((len(rows), len(rows)))
     centred = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 0)

@@ -236,6 +236,9 @@ def check_ratios(checks: Mapping[str, Any]) -> Figure:
         below.set_xlabel("level.horizon")
         for axes in (above, below):
             axes.axhline(1, color=BLACK, linewidth=0.9)
+            # A scale of rounding would make a difference of what is none.
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, 0.98), max(high, 1.02))
             _axes_font(axes)
     grid[0, 0].set_ylabel("surprise / that\nof the true order")
     grid[1, 0].set_ylabel("model's ratio /\ncopy's ratio")

@@ -36,6 +36,7 @@ from worldmodel.data.sequential import SequentialVideo
 from worldmodel.data.sources import find_sources
 from worldmodel.data.transforms import crop_clip, scaled_size
 from worldmodel.errors import InputError
+from worldmodel.evaluation.collapse import all_alike
 from worldmodel.evaluation.network import Network, Place, chunked, levels_of
 from worldmodel.evaluation.probes.stored import StoredProbes, find_probes, read_probes
 from worldmodel.evaluation.videos.long_video import (
@@ -226,6 +227,8 @@ def combined_surprise(
     for (level, _), curve in curves.items():
         low, middle, high = np.percentile(curve.values, [25, 50, 75])
         spread = (high - low) / QUARTILES_PER_SIGMA or curve.values.std() or 1.0
+        if all_alike(curve.values[:, None]):  # rounding would look like surprise
+            spread = np.inf
         held = np.full(num_frames, np.nan)
         for back in range(spans[level]):
             held[curve.frames - back] = (curve.values - middle) / spread
