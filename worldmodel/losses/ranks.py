@@ -135,7 +135,7 @@ class GatheredClips(NamedTuple):
         first: the number of this rank's first one.
     """
 
-    clips: Float[Tensor, "places *rest"]
+    clips: Float[Tensor, "places ..."]
     are_there: Bool[Tensor, " places"]
     first: Int[Tensor, ""]
 

@@ -26,6 +26,7 @@ from worldmodel.evaluation.figures import (
     GREEN,
     LEVEL_COLOURS,
     ORANGE,
+    PURPLE,
     RED,
     SKY,
     as_image,
@@ -83,6 +84,7 @@ RULE_COLOURS = {"copy": SKY, "running_mean": ORANGE, "ar1": GREEN}
 ROUTES = {
     "fine_rollout": "level 0, one step at a time",
     "fine_direct": "level 0, its largest steps",
+    "level1_direct": "level 1, its largest steps",
     "coarse_direct": "slowest level, its largest steps",
     "copy": "copy: where it was",
 }
@@ -559,8 +561,8 @@ def rollout_intervals(answers: RolloutAnswers, gap: int) -> dict[str, Any]:
         gap: frames ahead.
 
     Returns:
-        `{route}_ci95`, and `{route}_gain`, how many px nearer than copying, with its own interval
-        `{route}_gain_ci95`: both routes answer for the same clips.
+        `{route}_ci95`, and `{route}_nearer`, how many px nearer than copying, with its own interval
+        `{route}_nearer_ci95`: both routes answer for the same clips.
     """
     true = np.concatenate(answers.true[gap])
     distance = {
@@ -572,9 +574,9 @@ def rollout_intervals(answers: RolloutAnswers, gap: int) -> dict[str, Any]:
     for name, values in distance.items():
         found[f"{name}_ci95"] = _mean_interval(values)
         if name != "copy":
-            gain = distance["copy"] - values
-            found[f"{name}_gain"] = float(gain.mean())
-            found[f"{name}_gain_ci95"] = _mean_interval(gain)
+            nearer = distance["copy"] - values
+            found[f"{name}_nearer"] = float(nearer.mean())
+            found[f"{name}_nearer_ci95"] = _mean_interval(nearer)
     return found
 
 
@@ -968,25 +970,31 @@ def fine_against_coarse(scales: Scales) -> Figure:
         )
     figure = canvas(11.0, 4.4)
     left, middle, right = figure.subplots(1, 3)
-    colours = dict(zip(ROUTES, (BLUE, SKY, GREEN, ORANGE), strict=True))
-    for number, (route, label) in enumerate(ROUTES.items()):
+    colours = dict(zip(ROUTES, (BLUE, SKY, PURPLE, GREEN, ORANGE), strict=True))
+    routes = [route for route in ROUTES if any(route in own[gap] for gap in gaps)]
+    for number, route in enumerate(routes):
         known = [n for n, gap in enumerate(gaps) if route in own[gap]]
-        x, colour = np.array(known) + 0.15 * (number - 1.5), colours[route]
+        x, colour = np.array(known) + 0.13 * (number - 2), colours[route]
         left.plot(
-            x, [own[gaps[n]][route] for n in known], "o", color=colour, markersize=7, label=label
+            x,
+            [own[gaps[n]][route] for n in known],
+            "o",
+            color=colour,
+            markersize=7,
+            label=ROUTES[route],
         )
         if route == "copy":
             continue
-        ends = np.array([own[gaps[n]][f"{route}_gain_ci95"] for n in known])
-        gains = [own[gaps[n]][f"{route}_gain"] for n in known]
+        ends = np.array([own[gaps[n]][f"{route}_nearer_ci95"] for n in known])
+        nearer = [own[gaps[n]][f"{route}_nearer"] for n in known]
         middle.vlines(x, *ends.reshape(-1, 2).T, color=colour, linewidth=2)
-        middle.plot(x, gains, "o", color=colour, markersize=7)
+        middle.plot(x, nearer, "o", color=colour, markersize=7)
         cost = [own[gaps[n]][f"{route}_mflops"] for n in known]
         right.plot(known, cost, "o-", color=colour, markersize=7)
     theirs = [(n, null[gap]["copy"]) for n, gap in enumerate(gaps) if gap in null]
     if theirs:
         x, values = np.array(theirs).T
-        left.plot(x + 0.36, values, "x", color="0.45", markersize=7, label="copy, untrained tokens")
+        left.plot(x + 0.39, values, "x", color="0.45", markersize=7, label="copy, untrained tokens")
     frames = [int(gap.removeprefix("gap")) for gap in gaps]
     for axes in (left, middle, right):
         axes.set_xticks(
