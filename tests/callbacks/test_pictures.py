@@ -17,6 +17,7 @@ from worldmodel.cli import main
 from worldmodel.errors import InputError
 from worldmodel.evaluation import figures
 from worldmodel.runs import RUN_FOLDER
+from worldmodel.task import WorldModelTask
 
 SMALL = str(Path(__file__).parents[1] / "conf" / "small.yaml")
 
@@ -73,6 +74,43 @@ def test_pictures__the_training_is_the_same_to_the_bit(shards, tmp_path, often):
     )
     assert all(torch.equal(one["state_dict"][k], two["state_dict"][k]) for k in two["state_dict"])
     assert torch.equal(one["rng_state"]["torch"], two["rng_state"]["torch"])
+
+
+def test_pictures__go_on_in_the_same_colours(squares, tmp_path, often, monkeypatch):
+    shards = f"{squares}/train/clips-*.tar"
+    args = ("--trainer.max_steps", "8", "--checkpoint.every_n_train_steps", "2")
+    assert fit(shards, tmp_path / "whole", *args) == 0
+
+    def power_cut(self, *_):
+        if self.global_step == 5:
+            raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelTask, "on_train_batch_end", power_cut)
+        with pytest.raises(OSError, match="power cut"):
+            fit(shards, tmp_path / "cut", *args)
+    monkeypatch.delenv(RUN_FOLDER)
+    assert fit(shards, tmp_path / "cut", *args, "--ckpt_path", "last") == 0
+    whole, cut = (
+        {
+            each.step: each.encoded_image_string
+            for file in sorted((tmp_path / name).rglob("events.out.tfevents.*"))
+            for each in EventAccumulator(str(file), size_guidance={"images": 0})
+            .Reload()
+            .Images("pictures/tokens")
+        }
+        for name in ("whole", "cut")
+    )
+    assert list(whole) == list(cut) == [2, 4, 6, 8]
+    assert whole == cut
+
+
+def test_pictures__of_another_clip_follow_nothing():
+    tokens = [torch.zeros(6, 4, 8), torch.zeros(3, 1, 8)]
+    along = [np.zeros((24, 3)), np.zeros((3, 3))]
+    assert pictures.to_follow(tokens, along) is along
+    assert pictures.to_follow(tokens, None) == [None, None]
+    assert pictures.to_follow([tokens[0], torch.zeros(4, 1, 8)], along) == [None, None]
 
 
 def test_pictures__no_validation_no_pictures_and_no_word(shards, tmp_path, often):

@@ -38,7 +38,8 @@ class Pictures(Callback):
     """Adds pictures to TensorBoard, and to Weights & Biases where that logs the run.
 
     `pictures/tokens`: the first validation clip over the tokens of every level, their three main
-    directions as colours, which are turned so that they follow those of the picture before.
+    directions as colours, which are turned so that they follow those of the picture before; a
+    checkpoint keeps these, so that they do in a run that goes on, too.
     `pictures/surprise`: surprise over time on the four clips of a validation block, at each level's
     farthest horizon; only where the validation set is one of the physics world with blocks. And
     charts of every level, training and validation in one, under `Custom scalars`.
@@ -71,7 +72,14 @@ class Pictures(Callback):
         self._ended = False
         self._clip: Tensor | None = None
         self._block: Block | None = None
-        self._along: list[np.ndarray] | None = None
+        self._along: list[np.ndarray] | None = None  # per level, of the last picture
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the last picture's tokens lie along its directions: some kB to be followed by."""
+        return {"along": [torch.from_numpy(each) for each in self._along or ()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._along = [each.numpy() for each in state_dict["along"]] or None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = time.perf_counter()
@@ -133,9 +141,7 @@ class Pictures(Callback):
         assert self._clip is not None
         tokens, _ = run_apart(trainer, pl_module, self._clip)
         own = [level[0] for level in tokens]
-        before: list[np.ndarray | None] = [None] * len(own)
-        if self._along is not None:
-            before = list(self._along)
+        before = to_follow(own, self._along)
         self._along = [
             figures.main_directions(values, like) for values, like in zip(own, before, strict=True)
         ]
@@ -158,6 +164,23 @@ class Pictures(Callback):
         events = [frame / block.fps for frame in splice_frames(block.windows, 1) or ()]
         heading = f"{block.key}, step {trainer.global_step}"
         return figures.surprise_levels(curves, events, seconds, titles, heading)
+
+
+def to_follow(
+    tokens: Sequence[Tensor], along: Sequence[np.ndarray] | None
+) -> Sequence[np.ndarray | None]:
+    """What the main directions of tokens are to be turned towards, per level; None for nothing.
+
+    Args:
+        tokens: per level `(T_l, N_l, D_l)`.
+        along: those of the picture before, `(T_l N_l, 3)`. It may have been of another clip, where
+            a run goes on with other data.
+    """
+    if along is None or any(
+        len(like) != values.shape[:2].numel() for values, like in zip(tokens, along, strict=True)
+    ):
+        return [None] * len(tokens)
+    return along
 
 
 @torch.no_grad()
