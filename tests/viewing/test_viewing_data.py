@@ -8,6 +8,7 @@ import torch
 from matplotlib.colors import to_hex
 from square_world import FPS, FRAMES, SIZE, WINDOW, block, footage, write_squares
 
+from worldmodel.data import transforms
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.data.encode import encode_video
 from worldmodel.data.order import SetOrder
@@ -174,7 +175,7 @@ def test_the_way_of_a_clip_ends_in_the_streams_own(module: ClipDataModule) -> No
         square = journey.scaled[:, top : top + 32, left : left + 32]
         if journey.draw.flip:
             square = square[:, :, ::-1]
-        coloured = view.transforms.color_clip(square, journey.draw.channels, journey.draw.gamma)
+        coloured = transforms.color_clip(square, journey.draw.channels, journey.draw.gamma)
         flips.add(journey.draw.flip)
         assert np.array_equal(coloured, journey.clip.frames[0].permute(0, 2, 3, 1).numpy())
         assert np.allclose(journey.pts_seconds[journey.frames], journey.clip.pts_seconds[0])

@@ -16,10 +16,11 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.footage import find_samples, read_block
 from worldmodel.evaluation.passes import Pace
 from worldmodel.evaluation.probes.objects import Track
+from worldmodel.evaluation.probes.observe import MODEL, UNTRAINED
 from worldmodel.models.checkpoint import ClipSpec, LoadedModel, build_hierarchy
 from worldmodel.models.hierarchy import LevelPrediction
 from worldmodel.viewing import permanence
-from worldmodel.viewing.permanence import CLOCK, LAST_SEEN, MODEL, UNTRAINED, VELOCITY
+from worldmodel.viewing.permanence import CLOCK, LAST_SEEN, VELOCITY
 
 CLIP = ClipSpec(num_frames=FRAMES, fps=FPS, size=SIZE)
 HERE = Pace(num_workers=0, quiet=True)

@@ -1,55 +1,34 @@
-"""The data, looked at: scenes and their truth, matched blocks, and a clip's way through the stream.
-
-Nothing here is computed that the stream or the evaluation do not compute: where the way of a clip
-is taken apart, it is by the functions that the stream itself calls, and its last picture is the
-stream's own.
-"""
+"""Figures of the data, and tables of what a set and a sample hold."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from worldmodel.clips import ClipBatch
-from worldmodel.data import sampling, transforms
+from worldmodel.data import transforms
 from worldmodel.data.index import read_index
 from worldmodel.data.order import SetOrder, travel
-from worldmodel.data.packets import SUFFIX, PacketIndex
-from worldmodel.data.planned_video import PlannedVideo
-from worldmodel.data.shards import SampleRef, read_members, read_metadata, scene_cuts
-from worldmodel.data.stream import ClipDataset, ClipLoader
+from worldmodel.data.shards import SampleRef, read_metadata
 from worldmodel.errors import InputError
-from worldmodel.evaluation.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    RED,
-    SKY,
-    as_image,
-)
-from worldmodel.evaluation.footage import Block, Footage, find_samples, read_block, read_footage
+from worldmodel.evaluation.figures import BLACK, BLUE, GREEN, ORANGE, RED, SKY, as_image
+from worldmodel.evaluation.footage import Block, Footage
 from worldmodel.evaluation.probes.objects import is_present, track_of
 from worldmodel.evaluation.surprise.splices import (
     CLIPS,
     equal_frames,
-    frame_sources,
     splice_frames,
     worlds_by_step,
 )
-from worldmodel.models.checkpoint import ClipSpec
 from worldmodel.viewing.canvas import FONT, canvas, framed
-from worldmodel.world.forms import CATEGORIES
+from worldmodel.viewing.data.journey import Journey, Resumed
+from worldmodel.viewing.data.scenes import named_ids
 
-FREE = "free"
-FIRST_SLAB_ID = 100  # ids of slabs in `ids.png`; below it stand the bodies' slots, from 1 on
 GREY = "0.6"
 WORLD_COLOURS = (BLUE, ORANGE)  # of pictures of world A and of world B, as in docs/physics-world.md
 # What a clip was decoded for: wanted, needed by a wanted one, neither.
@@ -67,50 +46,6 @@ def set_table(root: Path) -> str:
         megabytes = sum(shard["bytes"] for shard in shards) / 1e6
         rows.append(f"| {split} | {kind} | {samples} | {len(shards)} | {megabytes:.1f} |")
     return "\n".join(rows)
-
-
-def first_of_each_kind(refs: Sequence[SampleRef], clip: ClipSpec) -> list[Footage]:
-    """The first clip of each kind by key, kinds in order of their names and free scenes last.
-
-    Of an event's two worlds the one is taken in which the object that may hide is there.
-    """
-    first: dict[str, SampleRef] = {}
-    for ref in sorted(refs, key=lambda ref: ref.key):
-        metadata = read_metadata(ref)
-        if metadata.get("present", True):
-            first.setdefault(str(metadata["kind"]), ref)
-    kinds = sorted(first, key=lambda kind: (kind == FREE, kind))
-    return [read_footage(first[kind], clip) for kind in kinds]
-
-
-def of_kind(clips: Sequence[Footage], kind: str) -> Footage:
-    """The first of some clips that is of a kind.
-
-    Raises:
-        InputError: none is.
-    """
-    for clip in clips:
-        if clip.metadata["kind"] == kind:
-            return clip
-    kinds = ", ".join(sorted({str(clip.metadata["kind"]) for clip in clips}))
-    raise InputError(f"no clip is of the kind {kind}, only of {kinds}; `make data` makes some")
-
-
-def first_block(root: Path, kind: str, clip: ClipSpec) -> Block:
-    """The first test block of a kind, by key.
-
-    Args:
-        root: folder of a set of the physics world.
-        kind: such as `reveal`.
-        clip: the clips that a model sees.
-
-    Raises:
-        InputError: there is none.
-    """
-    for ref in find_samples(root, "test", "blocks"):
-        if read_metadata(ref)["kind"] == kind:
-            return read_block(ref, clip)
-    raise InputError(f"{root} has no {kind} among its test blocks; `make data` makes some")
 
 
 def contact_sheet(clips: Sequence[Footage], num_frames: int = 8) -> Figure:
@@ -199,33 +134,6 @@ def truth_maps(clip: Footage, num_frames: int = 6) -> Figure:
     bar.ax.set_yticklabels(names, fontsize=FONT - 1)
     figure.suptitle(f"{clip.key}, a clip of the kind {clip.metadata['kind']}", fontsize=FONT + 1)
     return figure
-
-
-def named_ids(clip: Footage) -> tuple[np.ndarray, list[str], list[str]]:
-    """What each pixel shows, in words.
-
-    Returns:
-        Numbers `(T, H, W)` into the names, the names (things that are seen in this clip, the
-        background first), and a colour for each; screens and what else stands about are greys.
-    """
-    ids, state = clip.truth.ids, clip.truth.state
-    palette = iter((RED, SKY, GREEN, ORANGE, BLUE))
-    number = np.zeros(256, int)
-    names, colours = ["floor and wall"], ["#f2f2f2"]
-    for value in np.unique(ids[ids > 0]).tolist():
-        if value < FIRST_SLAB_ID:
-            category = CATEGORIES[int(state["category"][value - 1])]
-            name = f"{category}, tracked" if value - 1 == int(state["tracked"]) else category
-            colour = next(palette)
-        else:
-            is_screen = state["slab_screen"][value - FIRST_SLAB_ID] > 0
-            name, colour = ("screen", "#666666") if is_screen else ("furniture", "#aaaaaa")
-        # Bodies have a colour each; all screens share one, and so does all that stands about.
-        if value < FIRST_SLAB_ID or name not in names:
-            names.append(name)
-            colours.append(colour)
-        number[value] = len(names) - 1 if value < FIRST_SLAB_ID else names.index(name)
-    return number[ids], names, colours
 
 
 def truth_over_time(clip: Footage) -> Figure:
@@ -350,101 +258,6 @@ def block_clips(block: Block, num_frames: int = 9) -> Figure:
         fontsize=FONT,
     )
     return figure
-
-
-def same_pictures(block: Block) -> bool:
-    """Whether possible and impossible clips of a block are made of the very same pictures.
-
-    Then whoever judges single pictures, and sums up, finds nothing: only their company differs.
-    """
-    sources = frame_sources(block)
-    possible, impossible = (np.sort(sources[rows].ravel()) for rows in (slice(2), slice(2, 4)))
-    return bool(np.array_equal(possible, impossible))
-
-
-@dataclass(frozen=True)
-class Journey:
-    """How one sample of a shard became clips of a batch, step by step.
-
-    Attributes:
-        ref: where its members lie in the shard.
-        metadata: its `json`.
-        decoded: `(P,)` per packet of the video in order of its frames: 2 where its frame is wanted,
-            1 where a wanted one refers to it, 0 where it is never decoded.
-        packet_bytes: `(P,)`.
-        is_start: `(P,)`, a group of pictures begins.
-        draw: what chance said.
-        frames: source frames of the clip.
-        pts_seconds: `(P,)`, when each frame of the video is shown.
-        source: uint8 `(T, H, W, 3)`, those frames as stored.
-        scaled: uint8 `(T, h, w, 3)`, as the decoder gave them.
-        corner: (left, top) of the square within `scaled`, pixels.
-        clip: what the stream gives.
-    """
-
-    ref: SampleRef
-    metadata: dict[str, Any]
-    decoded: np.ndarray
-    packet_bytes: np.ndarray
-    is_start: np.ndarray
-    draw: sampling.Draw
-    frames: list[int]
-    pts_seconds: np.ndarray
-    source: np.ndarray
-    scaled: np.ndarray
-    corner: tuple[int, int]
-    clip: ClipBatch
-
-
-def follow_clip(dataset: ClipDataset, sample: int, epoch: int = 0) -> Journey:
-    """Take the way of one training clip apart, by the functions that the stream calls.
-
-    Args:
-        dataset: of training: its starts, crops, mirrors and colours are drawn.
-        sample: number of the sample; its video must have an index of packets.
-        epoch: in which it is drawn.
-
-    Raises:
-        InputError: the sample has no packet index, or is shorter than a clip.
-    """
-    ref = dataset.refs[sample]
-    extension = ref.video_extension
-    packets = f"{extension}.{SUFFIX}"
-    if extension is None or packets not in ref.members:
-        raise InputError(f"{ref.key} of {ref.shard} has no index of packets; pack the video anew")
-    members, metadata = read_members(ref, [extension, packets]), read_metadata(ref)
-    video = PlannedVideo(members[extension], members[packets])
-    index = PacketIndex.from_bytes(members[packets])
-    draw = sampling.draw_clip(dataset.seed, epoch, ref.key)
-    times = video.pts_seconds(range(video.num_frames))
-    stride = sampling.frame_stride_for(video.fps, dataset.rates[0])
-    found = sampling.choose_clips(draw, times, scene_cuts(metadata), dataset.num_frames, [stride])
-    if found is None:
-        raise InputError(f"{ref.key} is shorter than a clip of {dataset.num_frames} frames")
-    side = round(dataset.size * (1 + draw.zoom * (dataset.zoom - 1)))
-    size = transforms.scaled_size(video.width, video.height, side, video.pixel_aspect)
-    order = np.argsort(index.pts, kind="stable")  # packets lie in the order of decoding
-    wanted = order[found[0]]
-    decoded = np.zeros(len(order), int)
-    decoded[video.plan(np.sort(wanted))] = 1
-    decoded[wanted] = 2
-    # The square's own corner, by the function that cuts it.
-    places = np.moveaxis(np.indices(size[::-1]), 0, -1)[None]
-    top, left = transforms.crop_clip(places, dataset.size, draw.crop, flip=False)[0, 0, 0]
-    return Journey(
-        ref,
-        metadata,
-        decoded[order],
-        index.size[order].astype(int),
-        (index.flags[order] & 1) > 0,
-        draw,
-        found[0],
-        times,
-        video.get_frames(found[0]),
-        video.get_frames(found[0], size),
-        (int(left), int(top)),
-        dataset[(epoch, sample)],
-    )
 
 
 def members_table(journey: Journey) -> str:
@@ -595,51 +408,6 @@ def order_of_epochs(order: SetOrder) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """The next batch of a run that was never stopped, of one that went on, and of a new one.
-
-    Attributes:
-        state: what a checkpoint keeps of the place in the data.
-        unbroken: the batch after the place, of the loader that handed out all before it.
-        resumed: the first of a new loader that was given `state`.
-        afresh: the first of a new loader that was given nothing.
-    """
-
-    state: dict[str, int | str]
-    unbroken: ClipBatch
-    resumed: ClipBatch
-    afresh: ClipBatch
-
-    @property
-    def is_equal(self) -> bool:
-        """Whether who went on sees what an unbroken run sees: samples, times, and every pixel."""
-        return _equal(self.unbroken, self.resumed)
-
-    @property
-    def is_afresh_equal(self) -> bool:
-        """The same of a loader that begins anew; true would mean that the question is empty."""
-        return _equal(self.unbroken, self.afresh)
-
-
-def stop_and_go(make_loader: Callable[[], ClipLoader], after: int = 3) -> Resumed:
-    """Stop a stream after some batches, and let another loader go on.
-
-    Args:
-        make_loader: gives a new loader at the beginning of its stream.
-        after: batches handed out before the stop.
-    """
-    first = make_loader()
-    batches = iter(first)
-    for _ in range(after):
-        next(batches)
-    state = first.state_dict()
-    unbroken = next(batches)
-    other = make_loader()
-    other.load_state_dict(state)
-    return Resumed(state, unbroken, next(iter(other)), next(iter(make_loader())))
-
-
 def resumed_batches(resumed: Resumed, num_clips: int = 8) -> Figure:
     """The middle frame of each clip of the three batches, one below the other."""
     rows = (
@@ -659,13 +427,6 @@ def resumed_batches(resumed: Resumed, num_clips: int = 8) -> Figure:
     words = "equal to the bit" if resumed.is_equal else "not equal"
     figure.suptitle(f"The next batch; the first two rows are {words}", fontsize=FONT + 1)
     return figure
-
-
-def _equal(one: ClipBatch, other: ClipBatch) -> bool:
-    return one.keys == other.keys and all(
-        torch.equal(a, b)
-        for a, b in ((one.frames, other.frames), (one.pts_seconds, other.pts_seconds))
-    )
 
 
 def _evenly(count: int, wanted: int) -> np.ndarray:
