@@ -185,7 +185,7 @@ figures: $(INSTALLED) ## the pictures of README.md, from the model in the packag
 .PHONY: lab
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, with this environment as their kernel
 	@$(PYTHON) -m ipykernel install --sys-prefix --name worldmodel --display-name worldmodel >/dev/null
-	@$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB_ARGS)
+	@PYTHONWARNINGS='ignore:IProgress not found' $(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB_ARGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## style and types

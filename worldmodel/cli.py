@@ -381,6 +381,7 @@ def evaluate_on_benchmark(config: Namespace) -> None:
     """Run `evaluate --benchmark`."""
     from worldmodel.evaluation.benchmarks.options import BenchmarkOptions
     from worldmodel.evaluation.benchmarks.run import run_benchmark
+    from worldmodel.evaluation.page import write_benchmark_page
 
     if config.root is None:
         raise InputError(f"--benchmark {config.benchmark} needs --root, the benchmark's folder")
@@ -394,18 +395,27 @@ def evaluate_on_benchmark(config: Namespace) -> None:
         config.num_workers or 0,
     )
     print((out / f"{config.benchmark}.md").read_text(encoding="utf-8"))
+    print(f"page:     {write_benchmark_page(out, config.benchmark)}")
 
 
 def page_arguments(parser: ArgumentParser) -> None:
-    """Make a report's page, report.html, again from its folder; nothing is measured anew."""
+    """Make a report's page, report.html, again from its folder; nothing is measured anew.
+
+    So are the pages of benchmarks that lie there.
+    """
     parser.add_argument("report", type=str, help="folder of `worldmodel evaluate`")
 
 
 def page(config: Namespace) -> None:
     """Run `page`."""
-    from worldmodel.evaluation.page import write_page
+    from worldmodel.evaluation.page import benchmark_names, write_benchmark_page, write_page
 
-    print(write_page(Path(config.report)))
+    folder = Path(config.report)
+    names = benchmark_names(folder)
+    for name in names:
+        print(write_benchmark_page(folder, name))
+    if (folder / "report.json").is_file() or not names:
+        print(write_page(folder))
 
 
 def compare_arguments(parser: ArgumentParser) -> None:

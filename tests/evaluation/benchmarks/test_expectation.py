@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import weakref
 import zipfile
@@ -16,6 +17,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from square_world import FPS, FRAMES, SIZE, Planted, block
 
+from worldmodel.cli import main
 from worldmodel.data.benchmarks import open_benchmark
 from worldmodel.data.benchmarks.export import (
     export_grasp,
@@ -540,3 +542,15 @@ def test_video_files_are_the_source_of_other_benchmarks(roots):
     for name in ("intphys2", "grasp", "inflevel"):
         for movie in open_benchmark(name, roots / name).movies:
             assert isinstance(movie.source, VideoPart)
+
+
+def test_evaluate__leaves_a_page_with_every_table(roots, checkpoint, tmp_path, capsys):
+    out = tmp_path / "scores"
+    args = ("--benchmark", "grasp", "--root", str(roots / "grasp"), "--out", str(out))
+    more = ("--options.num_untrained", "1")
+    assert main(["evaluate", "--checkpoint", str(checkpoint), *args, *more]) == 0
+    assert capsys.readouterr().out.endswith(f"page:     {out / 'grasp.html'}\n")
+    page = (out / "grasp.html").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", (out / "grasp.md").read_text(), flags=re.MULTILINE)
+    assert len(headings) >= 2 and all(f"<h2>{title}</h2>" in page for title in headings)
+    assert ">untrained</th>" in page and ">copy</th>" in page

@@ -49,7 +49,7 @@ def run_benchmark(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.network.to(device)
     if name in EXPECTATION:
-        place = chosen_place(Path(checkpoint))
+        place = chosen_place(model.file)
         return evaluate_benchmark(
             name, root, model, out, place, device, options.split, options.num_untrained or 3, seed
         )

@@ -6,6 +6,14 @@ what only an evaluation knows: one block of each kind as a video, and surprise o
 """
 
 from worldmodel.evaluation.page.assemble import PAGE_NAME, page_html, write_page
+from worldmodel.evaluation.page.benchmark import benchmark_names, write_benchmark_page
 from worldmodel.evaluation.page.clips import write_clips
 
-__all__ = ["PAGE_NAME", "page_html", "write_clips", "write_page"]
+__all__ = [
+    "PAGE_NAME",
+    "benchmark_names",
+    "page_html",
+    "write_benchmark_page",
+    "write_clips",
+    "write_page",
+]

@@ -156,8 +156,23 @@ def read_report(folder: Path) -> dict[str, Any]:
             f"no report.json in {folder}: `worldmodel evaluate --checkpoint FILE --out {folder}` "
             "makes one"
         )
+    return read_object(path, "worldmodel evaluate")
+
+
+def read_object(path: Path, command: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: of the file.
+        command: that makes it, for errors.
+
+    Raises:
+        InputError: there is none, or something else.
+    """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read; `{command}` makes it") from error
     except ValueError as error:
         raise InputError(f"{path} is no JSON ({error}); evaluate again") from error
     if not isinstance(report, dict):
@@ -178,7 +193,7 @@ def page_html(report: Mapping[str, Any], folder: Path) -> str:
     card = _card(report)
     watched, no_clips = _watched(folder, meta)
     config = meta.get("config")
-    return _template().render(
+    return template("page.html.j2").render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -197,14 +212,15 @@ def page_html(report: Mapping[str, Any], folder: Path) -> str:
         more_pictures=list(_more_pictures(folder)),
         protocol=to_html(PROTOCOL, "Protocol"),
         config=_config_text(config) if config else "",
-        provenance=_provenance(meta),
+        provenance=provenance_rows(meta),
         row=card_rows,
         area=curves,
     )
 
 
 @functools.cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A template of this folder; what it is not given is an error."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -213,7 +229,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"slug": slug, "plain": lambda name: str(name).replace("_", " ")}
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def _tried(write: Any) -> Markup:
@@ -412,7 +428,7 @@ def _config_text(config: Any) -> str:
     return yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=88)
 
 
-def _provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+def provenance_rows(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Everything in `meta` but the configuration, nested names joined, numbers as they stand."""
 
     def walk(values: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:

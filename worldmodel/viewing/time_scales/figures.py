@@ -61,10 +61,14 @@ def horizon_errors(scales: Scales) -> Figure:
 
     Above the error over the variance of the tokens within clips; below the model's over each
     rule's; the untrained network's, over its best rule's, is written down.
+
+    Raises:
+        InputError: no level's tokens change.
     """
+    own, null = scales.networks[MODEL], scales.networks[UNTRAINED]
+    _refuse_all_still(scales)
     figure = canvas(11.0, 6.4)
     grid = figure.subplots(2, len(scales.levels), squeeze=False, sharey="row", sharex="col")
-    own, null = scales.networks[MODEL], scales.networks[UNTRAINED]
     for level, shape in enumerate(scales.levels):
         places = [place for place in own.errors if place[0] == level]
         seconds = [scales.seconds(place) for place in places]
@@ -72,8 +76,8 @@ def horizon_errors(scales: Scales) -> Figure:
         above.set_title(_title(level, shape, scales.fps), fontsize=FONT + 1)
         below.set_xlabel("seconds ahead", fontsize=FONT)
         if not places:
-            say_in(above, STILL)
-            say_in(below, "and every rule is right")
+            say_in(above, STILL if level in own.still else "too few clips")
+            below.set_axis_off()
             continue
         for name, label in RULES.items():
             errors = [own.errors[place][name] for place in places]
@@ -98,8 +102,6 @@ def horizon_errors(scales: Scales) -> Figure:
             axes.axhline(1, color="0.3", linewidth=0.9)
             _seconds_axis(axes, seconds)
             plain(axes)
-    if not own.errors:
-        raise InputError(_no_level("has errors to compare"))
     grid[0, 0].set_ylabel("squared error ÷ variance\nof tokens within a clip", fontsize=FONT)
     grid[1, 0].set_ylabel("squared error ÷\nthat of the rule", fontsize=FONT)
     for row in grid:
@@ -111,8 +113,12 @@ def horizon_errors(scales: Scales) -> Figure:
     return figure
 
 
-def _no_level(what: str) -> str:
-    return f"no level {what}, as {STILL.replace('its', 'their')}: {REMEDY}"
+def _refuse_all_still(scales: Scales) -> None:
+    if len(scales.networks[MODEL].still) == len(scales.levels):
+        raise InputError(
+            "no level has anything to predict, as the tokens of none ever change and every rule "
+            f"is right: {REMEDY}"
+        )
 
 
 def _skill(errors: Mapping[str, float]) -> float:
@@ -202,12 +208,14 @@ def predictability(scales: Scales) -> Figure:
     Above, per token position, the model's error over copying's, at the longest horizon. Below, the
     errors by how much a token has just changed, in tenths of all tokens: what is known when the
     prediction is made.
+
+    Raises:
+        InputError: no level's tokens change.
     """
     own = scales.networks[MODEL]
+    _refuse_all_still(scales)
     figure = canvas(11.0, 5.8)
     grid = figure.subplots(2, len(scales.levels), squeeze=False, height_ratios=(1, 1.5))
-    if len(own.still) == len(scales.levels):
-        raise InputError(_no_level("has anything to predict"))
     for level, shape in enumerate(scales.levels):
         values = own.by_token[level]
         total = values.mean(0)
