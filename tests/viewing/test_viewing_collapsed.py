@@ -266,8 +266,12 @@ def test_depth_of_equal_tokens_is_that_of_the_mean(
     own, mean = (found.rmse(cases[name])[0] for name in ("model", "mean"))
     if collapse == "flat":
         assert own == pytest.approx(mean, rel=1e-3)
+    maps = depth.depth_maps(found, ["model", "untrained", "mean"])
+    words = "model says the same of every frame: its tokens have collapsed"
+    assert (words in texts(maps)) == (collapse == "flat")
+    assert "untrained says" not in texts(maps)
     for figure in (
-        depth.depth_maps(found, ["model", "untrained", "mean"]),
+        maps,
         depth.depth_scores(found),
         depth.depth_by_frame(found, model.clip.fps),
     ):

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
 
+from worldmodel.evaluation.collapse import all_alike
 from worldmodel.evaluation.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, as_image
 from worldmodel.evaluation.footage import find_samples, read_samples
 from worldmodel.evaluation.probes.depth import Case
@@ -100,10 +101,14 @@ def depth_maps(readings: DepthReadings, names: Sequence[str], count: int = 7) ->
     _map_rows(
         figure, torch.from_numpy(pictures), titles, rows, (float(true.max()), max(worst, 1e-9))
     )
-    figure.suptitle(
-        f"Depth of single test frames, and rmse over all {len(readings.clips)} test clips",
-        fontsize=10,
-    )
+    blind = [
+        name
+        for name, maps in guesses.items()
+        if name != "mean" and all_alike(maps.reshape(count, -1))
+    ]
+    words = [f"Depth of single test frames, and rmse over all {len(readings.clips)} test clips"]
+    words += [f"{name} says the same of every frame: its tokens have collapsed" for name in blind]
+    figure.suptitle("\n".join(words), fontsize=10)
     return figure
 
 
