@@ -17,7 +17,7 @@ def r2_score(predicted: np.ndarray, true: np.ndarray) -> float:
     return 1 - float(((predicted - true) ** 2).sum()) / spread
 
 
-def mean_distance(predicted: np.ndarray, true: np.ndarray) -> float:
+def mean_absolute_error(predicted: np.ndarray, true: np.ndarray) -> float:
     """Mean absolute error over rows and columns, in the truth's unit."""
     return float(np.abs(predicted - true).mean())
 

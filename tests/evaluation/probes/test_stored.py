@@ -30,7 +30,7 @@ from worldmodel.evaluation.probes.stored import (
     read_about,
     read_probes,
 )
-from worldmodel.evaluation.scores import mean_distance, r2_score
+from worldmodel.evaluation.scores import mean_absolute_error, r2_score
 from worldmodel.evaluation.videos.readouts import Belief, read_video_out
 from worldmodel.export import export_model
 from worldmodel.models.checkpoint import LoadedModel, load_model
@@ -97,7 +97,7 @@ def test_they_give_the_reports_numbers_on_the_test_clips(
         guess, truth = np.concatenate(said[part]), np.concatenate(true[part])
         assert len(truth) == section["num_frames"] and place.level == section["level"]
         assert r2_score(guess, truth) == pytest.approx(section["r2"], abs=1e-9)
-        assert mean_distance(guess, truth) == pytest.approx(section["mae_px"], abs=1e-9)
+        assert mean_absolute_error(guess, truth) == pytest.approx(section["mae_px"], abs=1e-9)
         assert (place.r2, place.mae_px) == (section["r2"], section["mae_px"])
         distance = np.linalg.norm(guess - truth, axis=1)
         assert np.median(distance) == pytest.approx(place.half_px, abs=1e-9)

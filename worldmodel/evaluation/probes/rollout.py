@@ -21,7 +21,12 @@ from worldmodel.evaluation.probes.observe import MODEL, TOKENS, Observation, dev
 from worldmodel.evaluation.probes.samples import extend
 from worldmodel.evaluation.probes.states import asked_steps, flat_states
 from worldmodel.evaluation.probes.whereabouts import MIN_ROWS, Whereabouts
-from worldmodel.evaluation.scores import bootstrap_groups, mean_distance, r2_interval, r2_score
+from worldmodel.evaluation.scores import (
+    bootstrap_groups,
+    mean_absolute_error,
+    r2_interval,
+    r2_score,
+)
 
 GAPS = (4, 8, 16, 32)
 """Frames ahead at which routes are compared, as far as a clip reaches."""
@@ -111,12 +116,14 @@ def ahead_section(answers: AheadAnswers, levels: Sequence[LevelShape]) -> dict[s
         section.setdefault(f"level{level}", {})[f"h{horizon}"] = {
             "r2": r2_score(guess, true),
             "ci95_r2": r2_interval(guess, true, clips),
-            "mae_px": mean_distance(guess, true),
+            "mae_px": mean_absolute_error(guess, true),
             "horizon_frames": horizon * levels[level].span,
             "num_frames": len(rows),
             "num_clips": len(np.unique(clips)),
-            "real_tokens": {"r2": r2_score(real, true), "mae_px": mean_distance(real, true)},
-            "null": {"copy": {"r2": r2_score(copied, true), "mae_px": mean_distance(copied, true)}},
+            "real_tokens": {"r2": r2_score(real, true), "mae_px": mean_absolute_error(real, true)},
+            "null": {
+                "copy": {"r2": r2_score(copied, true), "mae_px": mean_absolute_error(copied, true)}
+            },
         }
     return section
 
@@ -319,7 +326,7 @@ def rollout_section(
             if (gap, name) in answers.guesses
         }
         entry: dict[str, Any] = {
-            name: mean_distance(guess, true) for name, guess in guesses.items()
+            name: mean_absolute_error(guess, true) for name, guess in guesses.items()
         }
         for name, route in routes.items():
             if name in entry:

@@ -16,7 +16,7 @@ from worldmodel.evaluation.probes.mlp import MlpProbe
 from worldmodel.evaluation.probes.observe import CONTEXT, MODEL, TOKENS, UNTRAINED_CONTEXT
 from worldmodel.evaluation.probes.samples import PARTS, Samples, extend
 from worldmodel.evaluation.probes.states import Source
-from worldmodel.evaluation.scores import mean_distance, r2_interval, r2_score
+from worldmodel.evaluation.scores import mean_absolute_error, r2_interval, r2_score
 
 # Fewer rows than this say nothing, and a probe cannot be fitted to them.
 MIN_ROWS = 12
@@ -226,7 +226,7 @@ def _answer_by_rule(found: Whereabouts, test: Samples, answers: Answers) -> None
 
 
 def _scores(guess: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    return {"r2": r2_score(guess, true), "mae_px": mean_distance(guess, true)}
+    return {"r2": r2_score(guess, true), "mae_px": mean_absolute_error(guess, true)}
 
 
 def _by_level(found: Whereabouts, answers: Answers, name: str) -> dict[str, dict[str, dict]]:
@@ -309,9 +309,11 @@ def by_frames_hidden(
             continue
         name = f"frames{first}to{last}" if last < 10**6 else f"frames{first}on"
         table[name] = {
-            "mae_px": mean_distance(guess[rows], true[rows]),
+            "mae_px": mean_absolute_error(guess[rows], true[rows]),
             "num_frames": int(rows.sum()),
-            "null": {rule: mean_distance(each[rows], true[rows]) for rule, each in rules.items()},
+            "null": {
+                rule: mean_absolute_error(each[rows], true[rows]) for rule, each in rules.items()
+            },
         }
     return table
 
@@ -351,6 +353,6 @@ def _motion_section(found: Whereabouts, answers: Answers, name: str, unit: str) 
         "by_level": _by_level(found, answers, name),
     }
     if unit:
-        section[unit] = mean_distance(guess, true)
-        untrained[unit] = mean_distance(null, true)
+        section[unit] = mean_absolute_error(guess, true)
+        untrained[unit] = mean_absolute_error(null, true)
     return section
