@@ -66,10 +66,10 @@ class Sentences:
         """What is said of an error; None where it is a defect."""
         if isinstance(error, InputError):
             return str(error)
-        if self._origin(error) is None:
+        cell = self._origin(error)
+        if cell is None:
             return None
         assert isinstance(error, NameError)
-        cell = self._origin(error)
         return f"it needs `{error.name}`, which is not there: see what cell [{cell}] says"
 
     def _origin(self, error: BaseException) -> int | None:
