@@ -8,9 +8,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from worldmodel.losses.kernels import compile_kernels, compiled
 from worldmodel.models.encoder import FrameEncoder, StepEncoder
 from worldmodel.models.hierarchy import Hierarchy
-from worldmodel.models.predictor import Predictor
+from worldmodel.models.predictor import Predictor, read_in, read_out, run_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,18 +19,28 @@ class ComputeConfig:
     """Choices that change what a step takes, and none of what it learns."""
 
     compile: bool = False
-    """Compile encoders and predictors with `torch.compile`: a minute or so before the first step,
-    faster ones after it. On a CPU it needs a C++ compiler."""
+    """Compile encoders, predictors and losses with `torch.compile`: a minute or so before the first
+    step, faster ones after it. It needs a C compiler, on a CPU a C++ compiler."""
     activation_checkpointing: bool = False
     """Compute what layers found again in the backward pass instead of keeping it: a third more
     operations, and a fraction of the memory."""
 
 
-def compile_parts(hierarchy: Hierarchy) -> None:
-    """Have `torch.compile` work on every encoder and predictor; weights keep their names."""
-    for level in hierarchy.levels:
-        level.encoder.compile()
-        level.predictor.compile()
+def compile_parts(hierarchy: Hierarchy, losses: Iterable[nn.Module]) -> None:
+    """Have `torch.compile` work on every encoder and predictor, and on what losses compute.
+
+    Predictors by layers: those of a level are alike and compiled once. Weights keep their names.
+    """
+    # As many shapes as there are levels, with and without gradient, and batches of other sizes.
+    torch._dynamo.config.recompile_limit = 64
+    for module in hierarchy.modules():
+        if isinstance(module, Predictor):
+            module.read_in, module.layer = compiled(read_in), compiled(run_layer)
+            module.read_out = compiled(read_out)
+        elif isinstance(module, FrameEncoder | StepEncoder):
+            module.compile(dynamic=False)
+    hierarchy.normalize = compiled(Hierarchy.normalize)  # type: ignore[method-assign]
+    compile_kernels(losses)
 
 
 def shard_parts(models: Iterable[nn.Module], others: Iterable[nn.Module], mesh: DeviceMesh) -> None:

@@ -84,10 +84,10 @@ class WorldModelTask(LightningModule):
         if self._prepared:
             return
         self._prepared = True
+        others = (self.prediction_loss, self.regularizers)
         if self.compute_config.compile:
-            compile_parts(self.hierarchy)
+            compile_parts(self.hierarchy, others)
         if self.device_mesh is not None:
-            others = (self.prediction_loss, self.regularizers)
             mesh = self.device_mesh["data_parallel"]
             shard_parts((self.hierarchy, self.target), others, mesh)
 

@@ -301,13 +301,14 @@ def take_batches(datamodule: ClipDataModule, count: int) -> list[ClipBatch]:
 
 def run_bare(config: dict[str, Any], steps: int, compiled: bool) -> None:
     """A training loop of the fewest lines, over the same model, batches and optimizer."""
+    torch.set_float32_matmul_precision("high")  # as in training
     task, datamodule = build(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = take_batches(datamodule, BATCHES)
     task = task.to(device).train()
     task._seed_of_rank = lambda: 0  # type: ignore[method-assign]  # it has no trainer
-    if compiled:
-        compile_parts(task.hierarchy)
+    if compiled or task.compute_config.compile:
+        compile_parts(task.hierarchy, (task.prediction_loss, task.regularizers))
     optimizer = build_optimizer(task, task.optim)
     schedule = build_schedule(optimizer, task.optim, WARM_UP + steps)
     half = str(config["trainer"].get("precision", "32")).startswith("bf16")

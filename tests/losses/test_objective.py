@@ -7,12 +7,13 @@ from torch import nn
 
 from worldmodel.errors import InputError
 from worldmodel.losses.baselines import InfoNCE, PixelPrediction
-from worldmodel.losses.objective import LossWeights, full_precision, level_losses, total_loss
+from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.prediction import BarlowTwins, PredictionLoss, SquaredError, VICRegL
 from worldmodel.losses.regularizers import Combined, NoRegularizer, Regularizer, SIGReg, VICReg
 from worldmodel.losses.scopes import SCOPES
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
+from worldmodel.models.transformer import full_precision
 
 NONE = {name: 0.0 for name in SCOPES}
 ALONE = LossWeights(**NONE)

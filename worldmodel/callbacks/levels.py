@@ -29,6 +29,9 @@ class LevelMonitor(Callback):
         patience_share: share of the run after which a level is expected to beat the trivial rules.
     """
 
+    # Of a training batch, so that a look costs a large one no more than a small one: sums are in
+    # float64, six times the memory of bf16 tokens for each of the trivial predictors.
+    CLIPS = 8
     # Share of what was known of the trivial predictors' fit that survives a look: they follow
     # tokens that change as the encoder learns.
     MEMORY = 0.8
@@ -53,6 +56,10 @@ class LevelMonitor(Callback):
             [level.span for level in levels],
         )
 
+    @staticmethod
+    def _ranks(pl_module: LightningModule) -> list[EffectiveRank]:
+        return [EffectiveRank(level.dim).to(pl_module.device) for level in levels_of(pl_module)]
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -63,7 +70,7 @@ class LevelMonitor(Callback):
     ) -> None:
         if trainer.global_step % self.every_n_steps:
             return
-        tokens, predicted = _on_cpu(outputs)
+        tokens, predicted = _first_clips(outputs, self.CLIPS)
         # On no rank: such a step is left out, and one look at it would spoil the fits for good.
         finite = torch.tensor(float(all(level.isfinite().all() for level in tokens)))
         if global_mean(finite) < 1:
@@ -72,7 +79,7 @@ class LevelMonitor(Callback):
         errors = self._errors(pl_module)
         errors.fits = self.fits.fits
         errors.add(tokens, predicted)
-        ranks = [EffectiveRank(level.dim) for level in levels_of(pl_module)]
+        ranks = self._ranks(pl_module)
         for rank, level_tokens in zip(ranks, tokens, strict=True):
             rank.update(level_tokens)
         self._log("train", pl_module, errors, ranks)
@@ -90,7 +97,7 @@ class LevelMonitor(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validation = self._errors(pl_module)
         self.validation.fits = self.fits.fits
-        self.ranks = [EffectiveRank(level.dim) for level in levels_of(pl_module)]
+        self.ranks = self._ranks(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -101,7 +108,7 @@ class LevelMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        tokens, predicted = _on_cpu(outputs)
+        tokens, predicted = _first_clips(outputs)
         if not len(tokens[0]):  # nothing but padding
             return
         self.validation.add(tokens, predicted)
@@ -183,11 +190,12 @@ def levels_of(pl_module: LightningModule) -> list[Level]:
     return list(cast(WorldModelTask, pl_module).hierarchy.levels)
 
 
-def _on_cpu(outputs: Mapping[str, Any]) -> tuple[list[Tensor], list[dict[int, Tensor]]]:
-    """Targets and predictions of a step as float32 on the CPU."""
-    tokens = [level.float().cpu() for level in outputs["targets"]]
-    predicted = [{h: p.float().cpu() for h, p in level.items()} for level in outputs["predicted"]]
-    return tokens, predicted
+def _first_clips(
+    outputs: Mapping[str, Any], clips: int | None = None
+) -> tuple[list[Tensor], list[dict[int, Tensor]]]:
+    """Targets and predictions of a step's first clips, where they are."""
+    tokens = [level[:clips] for level in outputs["targets"]]
+    return tokens, [{h: p[:clips] for h, p in level.items()} for level in outputs["predicted"]]
 
 
 def _reduce(errors: PredictionErrors) -> None:

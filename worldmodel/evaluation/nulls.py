@@ -14,7 +14,7 @@ from torch import Tensor
 
 def running_mean(tokens: Tensor) -> Tensor:
     """Mean over the steps so far, the present one included; `(B, T, N, D)` in and out."""
-    steps = torch.arange(1, tokens.shape[1] + 1, dtype=tokens.dtype)
+    steps = torch.arange(1, tokens.shape[1] + 1, dtype=tokens.dtype, device=tokens.device)
     return tokens.cumsum(1) / steps[:, None, None]
 
 
@@ -78,9 +78,12 @@ class DriftFit:
             return
         wanted = inputs.tokens[:, 1 + self.horizon :] - inputs.mean[:, :kept]
         square, mixed, other = products[:kept].sum(0).unbind(-1)
-        self.gram += torch.stack([square, mixed, mixed, other], dim=-1).unflatten(-1, (2, 2))
+        gram = torch.stack([square, mixed, mixed, other], dim=-1).unflatten(-1, (2, 2))
         parts = (inputs.level, inputs.change)
-        self.moment += torch.stack([(p[:, :kept] * wanted).sum((0, 1, 2)) for p in parts], dim=-1)
+        moment = torch.stack([(p[:, :kept] * wanted).sum((0, 1, 2)) for p in parts], dim=-1)
+        # What is fitted stays where it is, wherever the tokens are.
+        self.gram += gram.to(self.gram.device)
+        self.moment += moment.to(self.moment.device)
 
     def merge(self, later: "DriftFit") -> None:
         """Take in what another fit has taken in."""
@@ -98,7 +101,7 @@ class DriftFit:
 
     def predict(self, inputs: DriftInputs) -> Tensor:
         """Predictions for `horizon` after steps 1..T-1, float64 `(B, T - 1, N, D)`."""
-        a, b = self.coefficients.unbind(-1)
+        a, b = self.coefficients.to(inputs.mean.device).unbind(-1)
         return inputs.mean + a * inputs.level + b * inputs.change
 
 

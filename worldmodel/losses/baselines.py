@@ -71,22 +71,18 @@ class InfoNCE(PredictionLoss):
                 "InfoNCE has nothing to tell the target from: one clip with one token per step at "
                 f"level {level}; raise data.batch_size or set other_steps to true"
             )
-        chosen = self._candidates(everyone.shape[1], seed).to(target.device)
+        # Not waited for: a copy that is would have a GPU run dry.
+        chosen = self._candidates(everyone.shape[1], seed).to(target.device, non_blocking=True)
         candidates = everyone[:, chosen]
         per_step = target.shape[2]
         own = torch.arange(target.shape[0] * per_step, device=target.device)
         is_own = own[:, None] + gathered.first * per_step == chosen
         is_none = is_own | ~gathered.are_there.repeat_interleave(per_step)[chosen]
 
-        def contrast(ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
-            energies = [token_energies(ahead, candidates[horizon:], is_none)]
-            if self.other_steps:
-                energies.append(step_energies(ahead, target, horizon))
-            positive = (ahead - came).square().mean(-1, keepdim=True)
-            logits = torch.cat([positive, *energies], dim=-1) / -self.temperature
-            return (logits.logsumexp(-1) - logits[..., 0]).mean()
-
-        return own_part(mean_over_horizons(predicted, target, contrast))
+        contrast = self.kernel(mean_contrast, target)
+        return own_part(
+            contrast(predicted, target, candidates, is_none, self.other_steps, self.temperature)
+        )
 
     def _candidates(self, count: int, seed: int) -> Int[Tensor, " chosen"]:
         """Numbers of the tokens of a step, over all ranks, that serve as negatives."""
@@ -95,6 +91,36 @@ class InfoNCE(PredictionLoss):
         # Drawn on the CPU: every rank and every kind of device then takes the same tokens.
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(count, generator=generator)[: self.max_negatives].sort().values
+
+
+def mean_contrast(
+    predicted: Mapping[int, Tensor],
+    target: Tensor,
+    candidates: Tensor,
+    is_none: Tensor,
+    other_steps: bool,
+    temperature: float,
+) -> Tensor:
+    """InfoNCE's loss of a level on this rank's clips, mean over horizons.
+
+    Args:
+        predicted: per horizon `(B, T, N, D)`.
+        target: `(B, T, N, D)`.
+        candidates: the negatives of each step, `(T, chosen, D)`.
+        is_none: `(B N, chosen)`, which of them are none for a clip's token.
+        other_steps: whether the own clip's other steps are negatives too.
+        temperature: in units of the mean squared difference of tokens.
+    """
+
+    def contrast(ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
+        energies = [token_energies(ahead, candidates[horizon:], is_none)]
+        if other_steps:
+            energies.append(step_energies(ahead, target, horizon))
+        positive = (ahead - came).square().mean(-1, keepdim=True)
+        logits = torch.cat([positive, *energies], dim=-1) / -temperature
+        return (logits.logsumexp(-1) - logits[..., 0]).mean()
+
+    return mean_over_horizons(predicted, target, contrast)
 
 
 def energies_between(

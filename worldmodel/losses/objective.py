@@ -11,6 +11,7 @@ from worldmodel.errors import InputError
 from worldmodel.losses.prediction import PredictionLoss, SquaredError
 from worldmodel.losses.regularizers import Regularizer
 from worldmodel.losses.scopes import SCOPES, rows_of
+from worldmodel.models.transformer import full_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +98,6 @@ def level_losses(
                 )
                 losses[scope] = penalty(rows, draw + 1)
     return losses
-
-
-def full_precision(tokens: Tensor) -> Tensor:
-    """Half-precision tokens as float32; others as they are."""
-    return tokens if tokens.dtype == torch.float64 else tokens.float()
 
 
 def total_loss(losses: Mapping[str, Tensor], weights: LossWeights) -> Tensor:

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
+from worldmodel.losses.kernels import CompilableLoss
 from worldmodel.losses.ranks import global_mean, own_part
 from worldmodel.models.hierarchy import Hierarchy
 
 
-class PredictionLoss(nn.Module):
+class PredictionLoss(CompilableLoss):
     """How far predicted tokens are from what came. Subclasses are chosen by `class_path`.
 
     Those that look at one horizon at a time say what its `distance` is, others what `forward` is.
@@ -148,13 +149,23 @@ class SquaredError(PredictionLoss):
         frames: Tensor | None = None,
         seed: int = 0,
     ) -> Tensor:
+        if not self.moving:
+            return own_part(self.kernel(mean_squared_error, target)(predicted, target))
+
         def energy(ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
             each = (ahead - came).square().mean(-1)
-            if self.moving:
-                each = each * moving_weights(target, horizon, self.moving)
-            return each.mean()
+            return (each * moving_weights(target, horizon, self.moving)).mean()
 
         return own_part(mean_over_horizons(predicted, target, energy))
+
+
+def mean_squared_error(predicted: Mapping[int, Tensor], target: Tensor) -> Tensor:
+    """Mean squared difference of all tokens, mean over horizons."""
+
+    def energy(ahead: Tensor, came: Tensor, horizon: int) -> Tensor:
+        return (ahead - came).square().mean(-1).mean()
+
+    return mean_over_horizons(predicted, target, energy)
 
 
 @torch.no_grad()

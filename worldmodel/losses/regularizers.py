@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from worldmodel.errors import InputError
+from worldmodel.losses.kernels import CompilableLoss, compiled
 from worldmodel.losses.ranks import global_mean, own_weight
 
 
-class Regularizer(nn.Module):
+class Regularizer(CompilableLoss):
     """A penalty on the distribution of rows; 0 is best. Subclasses are chosen by `class_path`."""
 
     def forward(self, rows: Float[Tensor, "groups rows dim"], seed: int) -> Float[Tensor, ""]:
@@ -78,12 +79,11 @@ class SIGReg(Regularizer):
         self.t_min, self.t_max = t_min, t_max
 
     def forward(self, rows: Float[Tensor, "groups rows dim"], seed: int) -> Float[Tensor, ""]:
-        # Drawn on the CPU: every rank and every kind of device then gets the same directions.
-        generator = torch.Generator().manual_seed(seed)
-        directions = torch.randn(rows.shape[2], self.num_directions, generator=generator)
-        directions = (directions / directions.norm(dim=0)).to(rows, non_blocking=True)
+        directions = random_directions(rows.shape[2], self.num_directions, seed, rows.device)
         points = torch.linspace(self.t_min, self.t_max, self.num_points, dtype=torch.float64)
-        loss = CharacteristicDistance.apply(rows @ directions, points.tolist())
+        projected = rows @ directions.to(rows.dtype)
+        compile_it = self.compiled and not rows.is_meta
+        loss = CharacteristicDistance.apply(projected, points.tolist(), compile_it)
         if self.covariance:
             loss = loss + self.covariance * identity_distance(global_covariance(rows))
         return loss
@@ -100,21 +100,24 @@ class CharacteristicDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, points: Sequence[float]) -> Tensor:
+    def forward(
+        ctx: Any, projected: Tensor, points: Sequence[float], compile_it: bool = False
+    ) -> Tensor:
         """The distance; `projected` is `(G, R, M)`, the rows of this rank."""
-        step = points[1] - points[0] if len(points) > 1 else 0.0
-        first, each = projected * points[0], projected * step
-        start, turn = (first.cos(), first.sin()), (each.cos(), each.sin())
-        real, imaginary = [], []
-        for cos, sin in _turned(start, turn, len(points)):
-            real.append(cos.mean(1))
-            imaginary.append(sin.mean(1))
-        t = projected.new_tensor(points)[:, None, None]
+        if compile_it:  # sines and cosines are cheaper there than to keep and read
+            kept: tuple[Tensor, ...] = (projected,)
+            sums = compiled(_mean_turns)(kept, points)
+        else:
+            kept = _first_turns(projected, points)
+            sums = _mean_turns(kept, points)
+        # Not waited for: a copy that is would have a GPU run dry.
+        t = torch.tensor(points, dtype=projected.dtype).to(projected.device, non_blocking=True)
+        t = t[:, None, None]
         normal = torch.exp(-t.square() / 2)
-        means = global_mean(torch.stack([torch.stack(real), torch.stack(imaginary)]))
+        means = global_mean(sums)
         off, imaginary_off = means[0] - normal, means[1]
-        ctx.save_for_backward(*start, *turn)
-        ctx.weight = own_weight()
+        ctx.save_for_backward(*kept)
+        ctx.points, ctx.compile_it, ctx.weight = points, compile_it, own_weight()
         # (2, K, G, 1, M): of the loss to each cosine and sine of one row, but for the number of all
         # elements of `projected`.
         ctx.slopes = (2 * normal * t * torch.stack([-off, imaginary_off])).unsqueeze(3)
@@ -122,20 +125,49 @@ class CharacteristicDistance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
         """The gradient of this rank's own rows (see `global_mean`)."""
-        start_cos, start_sin, turn_cos, turn_sin = ctx.saved_tensors
+        kept = ctx.saved_tensors
         outer = outputs[0] if ctx.weight is None else outputs[0] * ctx.weight.to(outputs[0])
-        slopes = ctx.slopes * (outer / start_cos.numel())
-        gradient = torch.zeros_like(start_cos)
-        turned = _turned((start_cos, start_sin), (turn_cos, turn_sin), slopes.shape[1])
-        for number, (cos, sin) in enumerate(turned):
-            gradient.addcmul_(sin, slopes[0, number]).addcmul_(cos, slopes[1, number])
-        return gradient, None
+        slopes = ctx.slopes * (outer / kept[0].numel())
+        gradient = compiled(_turns_gradient) if ctx.compile_it else _turns_gradient
+        return gradient(kept, slopes, ctx.points), None, None
+
+
+def _first_turns(projected: Tensor, points: Sequence[float]) -> tuple[Tensor, ...]:
+    """Cosine and sine of t_0 p, then those of the step between two points times p."""
+    step = points[1] - points[0] if len(points) > 1 else 0.0
+    first, each = projected * points[0], projected * step
+    return first.cos(), first.sin(), each.cos(), each.sin()
+
+
+def _mean_turns(kept: tuple[Tensor, ...], points: Sequence[float]) -> Tensor:
+    """Mean cosines and sines of all points over rows, `(2, K, G, M)`.
+
+    Args:
+        kept: what `_first_turns` gives, or what it starts from.
+        points: the t_k, equally spaced.
+    """
+    turns = _first_turns(kept[0], points) if len(kept) == 1 else kept
+    real, imaginary = [], []
+    for cos, sin in _turned(turns[:2], turns[2:], len(points)):
+        real.append(cos.mean(1))
+        imaginary.append(sin.mean(1))
+    return torch.stack([torch.stack(real), torch.stack(imaginary)])
+
+
+def _turns_gradient(kept: tuple[Tensor, ...], slopes: Tensor, points: Sequence[float]) -> Tensor:
+    """Gradient `(G, R, M)` from the slopes `(2, K, G, 1, M)` to each cosine and sine."""
+    turns = _first_turns(kept[0], points) if len(kept) == 1 else kept
+    gradient = torch.zeros_like(turns[0])
+    turned = _turned(turns[:2], turns[2:], len(points))
+    for number, (cos, sin) in enumerate(turned):
+        gradient.addcmul_(sin, slopes[0, number]).addcmul_(cos, slopes[1, number])
+    return gradient
 
 
 def _turned(
-    start: tuple[Tensor, Tensor], turn: tuple[Tensor, Tensor], count: int
+    start: Sequence[Tensor], turn: Sequence[Tensor], count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Real and imaginary part of start * turn^k for k = 0, 1, ..., count - 1."""
     cos, sin = start
@@ -146,6 +178,19 @@ def _turned(
                 (cos * turn[0]).addcmul_(sin, turn[1], value=-1),
                 (sin * turn[0]).addcmul_(cos, turn[1]),
             )
+
+
+def random_directions(
+    dim: int, count: int, seed: int, device: torch.device
+) -> Float[Tensor, "dim count"]:
+    """Unit vectors as columns, drawn where they are used: the same on every rank of one kind.
+
+    Drawn on the CPU and copied, they would have a GPU wait for the processor six times a step.
+    """
+    kind = torch.device("cpu") if device.type == "meta" else device
+    generator = torch.Generator(kind).manual_seed(seed)
+    directions = torch.randn(dim, count, generator=generator, device=kind)
+    return (directions / directions.norm(dim=0)).to(device)
 
 
 class VICReg(Regularizer):

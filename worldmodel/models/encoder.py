@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
-from worldmodel.models.transformer import FeedForward, SelfAttention, recomputed
+from worldmodel.models.transformer import FeedForward, SelfAttention, full_precision, recomputed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +87,10 @@ class FrameEncoder(nn.Module):
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         again = self.activation_checkpointing and torch.is_grad_enabled()
         maps = recomputed(self.stem, pictures) if again else self.stem(pictures)
-        tokens = rearrange(maps, "b d h w -> b (h w) d") + self.position
+        tokens = rearrange(maps, "b d h w -> b (h w) d") + self.position.to(maps.dtype)
         for block in self.blocks:
             tokens = recomputed(block, tokens) if again else block(tokens)
-        return rearrange(self.head(tokens), "(b t) n d -> b t n d", t=time)
+        return full_precision(rearrange(self.head(tokens), "(b t) n d -> b t n d", t=time))
 
 
 class StepEncoder(nn.Module):
@@ -132,4 +132,4 @@ class StepEncoder(nn.Module):
             p=self.pool,
             q=self.pool,
         )
-        return self.layers(merged)
+        return full_precision(self.layers(merged))

@@ -33,6 +33,8 @@ class LevelConfig:
     """Layers of the predictor."""
     num_heads: int = 4
     """Attention heads of the predictor."""
+    mlp_ratio: float = 2.0
+    """Hidden width of its feed-forward networks, in widths of the state."""
     residual: bool = True
     """Whether the change from the present tokens is predicted, or the tokens themselves."""
     weight: float = 1.0
@@ -95,6 +97,7 @@ class Level(nn.Module):
             config.width,
             config.depth,
             config.num_heads,
+            config.mlp_ratio,
             residual=config.residual,
             width_above=width_above,
         )

@@ -8,7 +8,15 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldmodel.models.transformer import FeedForward, KeysValues, SelfAttention, recomputed
+from worldmodel.models.transformer import (
+    FeedForward,
+    KeysValues,
+    RotaryTable,
+    SelfAttention,
+    full_precision,
+    recomputed,
+    rotary_table,
+)
 
 
 class Predictor(nn.Module):
@@ -63,7 +71,10 @@ class Predictor(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({str(horizon): nn.Linear(width, dim) for horizon in horizons})
         self.residual = residual
+        self.head_dim = width // num_heads
         self.activation_checkpointing = False
+        # Or what `torch.compile` makes of them.
+        self.read_in, self.layer, self.read_out = read_in, run_layer, read_out
         if residual:
             for parameter in self.heads.parameters():
                 nn.init.zeros_(parameter)
@@ -89,35 +100,24 @@ class Predictor(nn.Module):
         """
         past = memory if memory else [None] * len(self.over_time)
         seen = []
-        x = self.embed(tokens)
+        if self.from_above is None:
+            above = None
+        x = self.read_in(self, tokens, blank, above)
         if blank is not None:
-            x = x.masked_fill(blank[..., None], 0)
             tokens = last_seen(tokens, blank)
-        if self.from_above is not None and above is not None:
-            x = x + self.from_above(above)
-        x = x + self.position
+        start = 0 if past[0] is None else past[0][0].shape[2]
+        table = rotary_table(x.shape[1], self.head_dim, start, x.device)
         for number, known in enumerate(past):
+            attend = cast(SelfAttention, self.over_time[number])
+            mix = self.over_tokens[number]
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x, keys_values = recomputed(self._layer, number, x, known)
+                x, keys_values = recomputed(self.layer, attend, mix, x, known, table)
             else:
-                x, keys_values = self._layer(number, x, known)
+                x, keys_values = self.layer(attend, mix, x, known, table)
             seen.append(keys_values)
         if memory is not None:
             memory[:] = seen
-        context = self.norm(x)
-        base = tokens if self.residual else 0
-        return context, {int(h): base + head(context) for h, head in self.heads.items()}
-
-    def _layer(
-        self, number: int, x: Float[Tensor, "batch time tokens width"], known: KeysValues | None
-    ) -> tuple[Float[Tensor, "batch time tokens width"], KeysValues]:
-        """One layer, and the keys and values of all steps so far."""
-        batch, time = x.shape[:2]
-        x, keys_values = cast(SelfAttention, self.over_time[number]).extend(
-            rearrange(x, "b t n w -> (b n) t w"), known
-        )
-        x = self.over_tokens[number](rearrange(x, "(b n) t w -> (b t) n w", b=batch))
-        return rearrange(x, "(b t) n w -> b t n w", t=time), keys_values
+        return self.read_out(self, x, tokens)
 
     def reset_heads(self) -> None:
         """Give the output heads fresh weights at the default scale.
@@ -127,6 +127,51 @@ class Predictor(nn.Module):
         """
         for head in self.heads.values():
             cast(nn.Linear, head).reset_parameters()
+
+
+def read_in(
+    predictor: Predictor, tokens: Tensor, blank: Tensor | None, above: Tensor | None
+) -> Float[Tensor, "batch time tokens width"]:
+    """What the first layer works on; arguments as in `Predictor.forward`."""
+    x = predictor.embed(tokens)
+    if blank is not None:
+        x = x.masked_fill(blank[..., None], 0)
+    if above is not None:
+        assert predictor.from_above is not None
+        x = x + predictor.from_above(above)
+    # In the precision of x: half of the traffic where that is half.
+    return x + predictor.position.to(x.dtype)
+
+
+def read_out(predictor: Predictor, x: Tensor, tokens: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    """The context state, and from it the tokens of every horizon, in full precision."""
+    context = predictor.norm(x)
+    predicted = {int(horizon): head(context) for horizon, head in predictor.heads.items()}
+    if predictor.residual:
+        predicted = {horizon: tokens + change for horizon, change in predicted.items()}
+    return context, {horizon: full_precision(each) for horizon, each in predicted.items()}
+
+
+def run_layer(
+    attend: SelfAttention,
+    mix: nn.Module,
+    x: Float[Tensor, "batch time tokens width"],
+    known: KeysValues | None,
+    table: RotaryTable,
+) -> tuple[Float[Tensor, "batch time tokens width"], KeysValues]:
+    """One layer of a predictor, and the keys and values of all steps so far.
+
+    Args:
+        attend: over time, at each token position.
+        mix: over the tokens of each step.
+        x: the new steps.
+        known: keys and values of the steps before, if any.
+        table: rotary positions of the new steps.
+    """
+    batch, time = x.shape[:2]
+    x, keys_values = attend.extend(rearrange(x, "b t n w -> (b n) t w"), known, table)
+    x = mix(rearrange(x, "(b n) t w -> (b t) n w", b=batch))
+    return rearrange(x, "(b t) n w -> b t n w", t=time), keys_values
 
 
 def last_seen(
