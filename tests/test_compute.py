@@ -7,6 +7,7 @@ kernels are written, which takes minutes; the slow test of `test_training.py` ha
 import copy
 import dataclasses
 from collections import Counter
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from worldmodel.blanks import BlankConfig
-from worldmodel.compute import compile_parts
+from worldmodel.cli import main
+from worldmodel.compute import check_compiler, compile_parts
+from worldmodel.errors import InputError
 from worldmodel.losses import kernels
 from worldmodel.losses.baselines import InfoNCE
 from worldmodel.losses.prediction import CombinedPrediction, SquaredError
@@ -83,6 +86,34 @@ def test_compiled__same_losses_and_gradients(
         assert traced[name] == len(level_configs), (name, traced)
     # Both scopes have the same.
     assert traced["_mean_turns"] == traced["_turns_gradient"] == len(level_configs)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_compiler__is_looked_for_before_the_run(kind, monkeypatch, tmp_path):
+    device = torch.device(kind)
+    there = tmp_path / "my-compiler"
+    there.touch(mode=0o755)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match=r"needs a compiler .* set model.compute.compile to false"):
+        check_compiler(device)
+    monkeypatch.setenv("CXX" if kind == "cpu" else "CC", str(there))
+    check_compiler(device)
+    (tmp_path / "Python.h").unlink()
+    with pytest.raises(InputError, match="headers of Python"):
+        check_compiler(device)
+
+
+def test_fit__says_that_there_is_no_compiler(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    config = Path(__file__).parent / "conf" / "small.yaml"
+    args = ["fit", "--config", str(config), "--data.shards", f"{shards}/*.tar"]
+    more = ["--trainer.default_root_dir", str(tmp_path), "--model.compute.compile", "true"]
+    assert main([*args, *more]) == 2
+    assert "torch.compile needs a compiler" in capsys.readouterr().err
 
 
 def test_not_compiled__unless_asked(traced, encoder_config, level_configs, clip):

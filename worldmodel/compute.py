@@ -1,13 +1,18 @@
 """How the same training step is had faster, or with less memory."""
 
+import os
+import shutil
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from worldmodel.errors import InputError
 from worldmodel.losses.kernels import compile_kernels, compiled
 from worldmodel.models.encoder import FrameEncoder, StepEncoder
 from worldmodel.models.hierarchy import Hierarchy
@@ -24,6 +29,29 @@ class ComputeConfig:
     activation_checkpointing: bool = False
     """Compute what layers found again in the backward pass instead of keeping it: a third more
     operations, and a fraction of the memory."""
+
+
+def check_compiler(device: torch.device) -> None:
+    """See that `torch.compile` finds what it compiles with, before minutes have gone by.
+
+    Raises:
+        InputError: no compiler, or no headers of Python, against which it builds.
+    """
+    names = {"cpu": ("CXX", "g++", "clang++"), "cuda": ("CC", "gcc", "clang", "cc")}
+    if device.type not in names:
+        return
+    variable, *programs = names[device.type]
+    programs = [os.environ.get(variable, ""), *programs]
+    missing = ""
+    if not any(shutil.which(program) for program in programs if program):
+        missing = f"a compiler ({' or '.join(programs[1:])}, or what {variable} names)"
+    elif not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        missing = "the headers of Python (python3-dev, or your distribution's name for them)"
+    if missing:
+        raise InputError(
+            f"model.compute.compile is true, but torch.compile needs {missing} and there is none; "
+            "install it, or set model.compute.compile to false"
+        )
 
 
 def compile_parts(hierarchy: Hierarchy, losses: Iterable[nn.Module]) -> None:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from worldmodel import __version__
 from worldmodel.blanks import BlankConfig, draw_blanks
 from worldmodel.clips import ClipBatch
-from worldmodel.compute import ComputeConfig, compile_parts, shard_parts
+from worldmodel.compute import ComputeConfig, check_compiler, compile_parts, shard_parts
 from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.prediction import PredictionLoss, SquaredError
@@ -86,6 +86,7 @@ class WorldModelTask(LightningModule):
         self._prepared = True
         others = (self.prediction_loss, self.regularizers)
         if self.compute_config.compile:
+            check_compiler(self.trainer.strategy.root_device)
             compile_parts(self.hierarchy, others)
         if self.device_mesh is not None:
             mesh = self.device_mesh["data_parallel"]
