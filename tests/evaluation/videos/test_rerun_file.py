@@ -18,8 +18,8 @@ from worldmodel.evaluation.probes.stored import StoredProbes, read_probes
 from worldmodel.evaluation.videos import rerun_file, video_surprise
 from worldmodel.evaluation.videos.long_video import SurpriseCurve
 from worldmodel.evaluation.videos.readouts import Belief, DepthMaps, Readouts
+from worldmodel.evaluation.videos.recorder import Recorder
 from worldmodel.evaluation.videos.rerun_file import Recorded, about_text, tokens_of, write_rerun
-from worldmodel.evaluation.videos.video_surprise import Recorder
 from worldmodel.models.checkpoint import ClipSpec, load_model
 from worldmodel.models.hub_files import PROBES
 
