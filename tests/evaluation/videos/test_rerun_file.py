@@ -30,7 +30,7 @@ FRAMES = 10
 class Stream:
     """Keeps what would be written: per name the times and what was shown."""
 
-    def __init__(self, application: str) -> None:
+    def __init__(self, application: str, recording_id: str | None = None) -> None:
         self.logged: dict[str, list[tuple[float, Any]]] = {}
         self.path, self.now, self.closed = "", 0.0, False
         self.layout: Any = None
