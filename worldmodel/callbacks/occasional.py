@@ -28,26 +28,30 @@ class Occasional(Callback):
         every_n_steps: optimizer steps between two looks; 0 for none.
         max_share: most that they may take of the training's time; where one would take more, it is
             left out.
+
+    Attributes:
         option: what this is called on the command line.
-        noun: what it makes, as messages say it.
+        noun: what it makes; `remedy` how it is left out, as messages say both.
         first_seconds: what a look is taken to cost before there was one.
 
     Raises:
         InputError: a number is out of range.
     """
 
-    def __init__(
-        self, every_n_steps: int, max_share: float, option: str, noun: str, first_seconds: float
-    ) -> None:
+    option: str
+    noun: str
+    remedy: str
+    first_seconds: float
+
+    def __init__(self, every_n_steps: int, max_share: float) -> None:
         if every_n_steps < 0 or not 0 < max_share <= 1:
             raise InputError(
-                f"{option}.every_n_steps must be at least 0 and {option}.max_share above 0 and at "
-                f"most 1, got {every_n_steps} and {max_share}"
+                f"{self.option}.every_n_steps must be at least 0 and {self.option}.max_share above "
+                f"0 and at most 1, got {every_n_steps} and {max_share}"
             )
         self.every_n_steps, self.max_share = every_n_steps, max_share
-        self.option, self.noun = option, noun
         self.seconds = 0.0
-        self._last_seconds = first_seconds
+        self._last_seconds = self.first_seconds
         self._begun = 0.0
         self._looked_at = -1
         self._prepared = False
@@ -130,8 +134,7 @@ class Occasional(Callback):
         except Exception as error:
             self._ended = True
             rank_zero_warn(
-                f"no more {self.noun} of this run: {type(error).__name__}: {error}. "
-                f"--{self.option}.every_n_steps 0 leaves them out"
+                f"no more {self.noun} of this run: {type(error).__name__}: {error}. {self.remedy}"
             )
 
     def _in_time(self) -> bool:
