@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from fit_process import TWO, finish, last_checkpoint, start
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from worldmodel.models.checkpoint import load_model
 
@@ -59,6 +60,35 @@ def test_fsdp2__its_checkpoint_is_like_any_other(shards, sharded):
     assert len(moments) == sum(1 for _ in load_model(checkpoint).network.parameters())
     last = fit(shards, sharded, 10, "--data.batch_size", "4", "--ckpt_path", "last")
     assert last["global_step"] == 10
+
+
+ALWAYS_DRAWN = """
+from worldmodel.callbacks import Pictures
+
+Pictures._in_time = lambda self: True
+"""
+
+
+def test_fsdp2__pictures_are_those_of_whole_weights_and_change_nothing(shards, tmp_path):
+    ends = {}
+    for name, strategy, period in (
+        ("drawn", "fsdp2", "2"),
+        ("plain", "fsdp2", "0"),
+        ("whole", "ddp", "2"),
+    ):
+        often = ("--trainer.max_steps", "4", "--pictures.every_n_steps", period)
+        two = ("--trainer.devices", "2", "--trainer.strategy", strategy)
+        args = (*two, *often, "--trainer.limit_val_batches", "1")
+        finish(start(shards, tmp_path / name, *args, program=ALWAYS_DRAWN))
+        ends[name] = last_checkpoint(tmp_path / name)
+    for key, expected in ends["plain"]["state_dict"].items():
+        assert torch.equal(ends["drawn"]["state_dict"][key], expected), key
+    (file,) = (tmp_path / "drawn").rglob("events.out.tfevents.*")
+    images = EventAccumulator(str(file), size_guidance={"images": 0}).Reload()
+    assert [each.step for each in images.Images("pictures/tokens")] == [2, 4]
+    drawn, whole = (ends[name]["callbacks"]["Pictures"]["along"] for name in ("drawn", "whole"))
+    for own, expected in zip(drawn, whole, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-2, atol=1e-3)
 
 
 HASHES = """

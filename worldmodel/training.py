@@ -18,6 +18,7 @@ from worldmodel.callbacks import (
     LevelMonitor,
     Pictures,
     Preflight,
+    RerunRecord,
     RunProgressBar,
     RunRecord,
     SpikeWatch,
@@ -40,9 +41,10 @@ class TrainCLI(LightningCLI):
     """Trains `WorldModelTask` on `ClipDataModule`.
 
     Beside Lightning's own options: `--name` (the run's files go to `runs/<name>/<version>/`),
-    `--checkpoint.…` and `--best.…` (what is kept), `--pictures.…` (what is drawn meanwhile), and
-    two words for `--ckpt_path`: `last` goes on with the newest run of that name, `unfinished` too,
-    but only if it was cut short; both start afresh where there is nothing to go on with.
+    `--checkpoint.…` and `--best.…` (what is kept), `--pictures.…` and `--rerun.…` (what is drawn
+    and recorded meanwhile), and two words for `--ckpt_path`: `last` goes on with the newest run of
+    that name, `unfinished` too, but only if it was cut short; both start afresh where there is
+    nothing to go on with.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
@@ -92,6 +94,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(RerunRecord, "rerun")
 
     def before_instantiate_classes(self) -> None:
         config = self.config[str(self.subcommand)]

@@ -140,9 +140,14 @@ def test_pictures__take_no_more_than_their_share_of_the_time(module, trainer_at,
     drawn: list[int] = []
 
     class Slow(Pictures):
-        def _draw(self, trainer, pl_module) -> None:
-            drawn.append(trainer.global_step)
+        def prepare(self, trainer, task) -> bool:
+            return True
+
+        def look(self, trainer, task) -> None:
             now[0] += 2.0  # seconds a set
+
+        def show(self, trainer, task, seen) -> None:
+            drawn.append(trainer.global_step)
 
     callback = Slow(every_n_steps=10)
     start = trainer_at(0)

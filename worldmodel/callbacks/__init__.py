@@ -7,6 +7,7 @@ from worldmodel.callbacks.preflight import Preflight
 from worldmodel.callbacks.processes import ThreadsPerProcess
 from worldmodel.callbacks.progress import RunProgressBar
 from worldmodel.callbacks.record import RunRecord
+from worldmodel.callbacks.rerun_record import RerunRecord
 from worldmodel.callbacks.spikes import SpikeWatch
 from worldmodel.callbacks.stopping import EndTogether, StopOnSignal, is_lost_peer
 from worldmodel.callbacks.throughput import Throughput
@@ -19,6 +20,7 @@ __all__ = [
     "LevelMonitor",
     "Pictures",
     "Preflight",
+    "RerunRecord",
     "RunProgressBar",
     "RunRecord",
     "SpikeWatch",

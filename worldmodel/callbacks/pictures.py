@@ -1,40 +1,38 @@
 """Pictures while a run goes on: what tokens look like, and what surprises the model."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from worldmodel.callbacks.levels import levels_of
+from worldmodel.callbacks.occasional import Occasional, apart
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.data.remote import is_url
-from worldmodel.errors import InputError
 from worldmodel.evaluation import figures
 from worldmodel.evaluation.footage import Block, find_samples, read_block
 from worldmodel.evaluation.surprise import prediction_surprise, splice_frames
 from worldmodel.evaluation.surprise.scoring import FourClips
 from worldmodel.models.checkpoint import ClipSpec
+from worldmodel.models.hierarchy import Level
 from worldmodel.task import WorldModelTask
 
+Outputs = tuple[list[Tensor], list[dict[int, Tensor]]]
+"""Of some clips, per level: tokens, and per horizon the predicted ones."""
 # The kind of block that is shown, where there are blocks of it.
 KIND = "reveal"
-# What a set is taken to cost before one was drawn: 0.9 to 1.3 s of CPU for the tiny configuration.
-FIRST_SECONDS = 1.0
 # Curves that TensorBoard shows in one chart each, training and validation together.
 CHARTS = ("skill_ratio", "copy_ratio", "effective_rank", "prediction", "batch", "within_clip")
 
 
-class Pictures(Callback):
+class Pictures(Occasional):
     """Adds pictures to TensorBoard, and to Weights & Biases where that logs the run.
 
     `pictures/tokens`: the first validation clip over the tokens of every level, their three main
@@ -44,10 +42,9 @@ class Pictures(Callback):
     farthest horizon; only where the validation set is one of the physics world with blocks. And
     charts of every level, training and validation in one, under `Custom scalars`.
 
-    The first process alone draws. The random state, the model's mode and every number of the
-    training stay as they are. There are no pictures without validation, nor where weights are
-    spread over devices, of which one cannot run the model alone. What goes wrong is told once and
-    ends the pictures, not the run.
+    The first process alone draws; where weights are spread over devices all of them run the model.
+    The random state, the model's mode and every number of the training stay as they are. There are
+    no pictures without validation. What goes wrong is told once and ends the pictures, not the run.
 
     Args:
         every_n_steps: optimizer steps between two sets of pictures; 0 draws none.
@@ -58,19 +55,14 @@ class Pictures(Callback):
         InputError: a number is out of range.
     """
 
+    option = noun = "pictures"
+    remedy = "--pictures.every_n_steps 0 leaves them out"
+    # 0.9 to 1.3 s of CPU for the tiny configuration.
+    first_seconds = 1.0
+
     def __init__(self, every_n_steps: int = 250, max_share: float = 0.01) -> None:
-        if every_n_steps < 0 or not 0 < max_share <= 1:
-            raise InputError(
-                "pictures.every_n_steps must be at least 0 and pictures.max_share above 0 and at "
-                f"most 1, got {every_n_steps} and {max_share}"
-            )
-        self.every_n_steps, self.max_share = every_n_steps, max_share
-        self.seconds = 0.0
-        self._last_seconds = FIRST_SECONDS
-        self._begun = 0.0
-        self._drawn_at = -1
-        self._ended = False
-        self._clip: Tensor | None = None
+        super().__init__(every_n_steps, max_share)
+        self._clip: Tensor
         self._block: Block | None = None
         self._along: list[np.ndarray] | None = None  # per level, of the last picture
 
@@ -82,88 +74,85 @@ class Pictures(Callback):
         self._along = [each.numpy() for each in state_dict["along"]] or None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begun = time.perf_counter()
+        super().on_train_start(trainer, pl_module)
         if self.every_n_steps and trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_custom_scalars(charts(len(levels_of(pl_module))))
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        step = trainer.global_step
-        if not self.every_n_steps or step % self.every_n_steps or step == self._drawn_at:
-            return
-        if self._ended or not trainer.is_global_zero or not self._in_time():
-            return
-        self._drawn_at = step  # several batches may make a step
-        begun = time.perf_counter()
-        try:
-            self._draw(trainer, pl_module)
-        except Exception as error:  # of files, of drawing, of a logger: none is worth a run
-            self._ended = True
-            rank_zero_warn(
-                f"no more pictures of this run: {type(error).__name__}: {error}. "
-                "--pictures.every_n_steps 0 leaves them out"
-            )
-        self._last_seconds = time.perf_counter() - begun
-        self.seconds += self._last_seconds
+    def prepare(self, trainer: Trainer, task: WorldModelTask) -> bool:
+        datamodule: ClipDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if not any(takes_pictures(each) for each in trainer.loggers):
+            return False
+        if not trainer.limit_val_batches or not len(datamodule.val_refs):
+            return False
+        self._clip = datamodule.val_clip().frames[:1]
+        self._block = first_block(datamodule)
+        return True
 
-    def _in_time(self) -> bool:
-        """Whether another set may be drawn, if it takes as long as the last one."""
-        elapsed = time.perf_counter() - self._begun
-        return self.seconds + self._last_seconds <= self.max_share * elapsed
-
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, WorldModelTask)
-        loggers = [each for each in trainer.loggers if takes_pictures(each)]
-        sharded = any(isinstance(each, DTensor) for each in pl_module.hierarchy.parameters())
-        if not loggers or sharded or not trainer.limit_val_batches:
-            self._ended = True
-            return
-        if self._clip is None:
-            datamodule: ClipDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            if not len(datamodule.val_refs):
-                self._ended = True
-                return
-            self._clip = datamodule.val_clip().frames[:1]
-            self._block = first_block(datamodule)
-        for name, figure in self._figures(trainer, pl_module).items():
-            for logger in loggers:
-                add_picture(logger, f"pictures/{name}", as_pixels(figure), trainer.global_step)
-
-    def _figures(self, trainer: Trainer, pl_module: WorldModelTask) -> dict[str, Figure]:
-        assert self._clip is not None
-        tokens, _ = run_apart(trainer, pl_module, self._clip)
-        own = [level[0] for level in tokens]
-        before = to_follow(own, self._along)
-        self._along = [
-            figures.main_directions(values, like) for values, like in zip(own, before, strict=True)
-        ]
-        grids = [(level.grid[0], level.grid[1]) for level in levels_of(pl_module)]
-        drawn = {"tokens": figures.token_strip(self._clip[0], own, grids, self._along)}
+    def look(self, trainer: Trainer, task: WorldModelTask) -> list[Outputs]:
+        clips = [self._clip]
         if self._block is not None:
-            drawn["surprise"] = self._surprise(trainer, pl_module, self._block)
-        return drawn
+            clips.append(FourClips(self._block).frames)
+        with apart(trainer, task):
+            return [run(task, each) for each in clips]
 
-    def _surprise(self, trainer: Trainer, pl_module: WorldModelTask, block: Block) -> Figure:
-        tokens, predicted = run_apart(trainer, pl_module, FourClips(block).frames)
-        curves, seconds, titles = [], [], []
-        for number, level in enumerate(levels_of(pl_module)):
-            horizon = max(level.horizons)
-            curve = prediction_surprise(tokens[number], predicted[number][horizon], horizon)
-            ends = (np.arange(curve.shape[1]) + horizon + 1) * level.span - 1
-            curves.append(curve)
-            seconds.append(ends / block.fps)
-            titles.append(f"level {number}, {horizon * level.span / block.fps:g} s ahead")
-        events = [frame / block.fps for frame in splice_frames(block.windows, 1) or ()]
-        heading = f"{block.key}, step {trainer.global_step}"
-        return figures.surprise_levels(curves, events, seconds, titles, heading)
+    def show(self, trainer: Trainer, task: WorldModelTask, seen: list[Outputs]) -> None:
+        levels, step = levels_of(task), trainer.global_step
+        drawn = {"tokens": self._draw_tokens([level[0] for level in seen[0][0]], levels)}
+        if self._block is not None:
+            heading = f"{self._block.key}, step {step}"
+            drawn["surprise"] = draw_surprise(self._block, *seen[1], levels, heading)
+        for name, figure in drawn.items():
+            for logger in trainer.loggers:
+                if takes_pictures(logger):
+                    add_picture(logger, f"pictures/{name}", as_pixels(figure), step)
+
+    def _draw_tokens(self, tokens: list[Tensor], levels: Sequence[Level]) -> Figure:
+        self._along = turned(tokens, self._along)
+        grids = [(level.grid[0], level.grid[1]) for level in levels]
+        return figures.token_strip(self._clip[0], tokens, grids, self._along)
+
+
+def draw_surprise(
+    block: Block,
+    tokens: Sequence[Tensor],
+    predicted: Sequence[dict[int, Tensor]],
+    levels: Sequence[Level],
+    heading: str,
+) -> Figure:
+    """Surprise over time on the four clips of a block.
+
+    Args:
+        block: which.
+        tokens: per level `(4, T_l, N_l, D_l)`; `predicted` likewise, by horizon.
+        predicted: of these tokens.
+        levels: of the model.
+        heading: above everything.
+    """
+    curves, seconds, titles = [], [], []
+    for number, level in enumerate(levels):
+        horizon = max(level.horizons)
+        curve = prediction_surprise(tokens[number], predicted[number][horizon], horizon)
+        ends = (np.arange(curve.shape[1]) + horizon + 1) * level.span - 1
+        curves.append(curve)
+        seconds.append(ends / block.fps)
+        titles.append(f"level {number}, {horizon * level.span / block.fps:g} s ahead")
+    events = [frame / block.fps for frame in splice_frames(block.windows, 1) or ()]
+    return figures.surprise_levels(curves, events, seconds, titles, heading)
+
+
+def turned(tokens: Sequence[Tensor], along: Sequence[np.ndarray] | None) -> list[np.ndarray]:
+    """Main directions of tokens, turned towards those of the picture before.
+
+    Args:
+        tokens: per level `(T_l, N_l, D_l)`.
+        along: what this gave for that picture; None for the first one.
+    """
+    before = to_follow(tokens, along)
+    return [
+        figures.main_directions(values, like) for values, like in zip(tokens, before, strict=True)
+    ]
 
 
 def to_follow(
@@ -183,28 +172,15 @@ def to_follow(
     return along
 
 
-@torch.no_grad()
-def run_apart(
-    trainer: Trainer, pl_module: WorldModelTask, frames: Tensor
-) -> tuple[list[Tensor], list[dict[int, Tensor]]]:
-    """Tokens and predictions of clips, on the CPU, with nothing of the training changed.
-
-    Not compiled: another number of clips than a batch has would compile everything anew.
+def run(task: WorldModelTask, frames: Tensor) -> Outputs:
+    """Tokens and predictions of clips, float32 on the CPU; within `apart`.
 
     Args:
-        trainer: whose precision is used.
-        pl_module: the task.
+        task: whose model is run.
         frames: uint8 `(B, T, C, H, W)`.
     """
-    device = pl_module.device
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.compiler.set_stance("force_eager"),
-        trainer.precision_plugin.forward_context(),
-    ):
-        tokens = pl_module.hierarchy.encode(frames.to(device))
-        predictions = pl_module.hierarchy.predict(tokens)
+    tokens = task.hierarchy.encode(frames.to(task.device))
+    predictions = task.hierarchy.predict(tokens)
     return (
         [level.float().cpu() for level in tokens],
         [{h: p.float().cpu() for h, p in each.predicted.items()} for each in predictions],

@@ -29,13 +29,13 @@ from worldmodel.evaluation.figures import BLACK, BLUE, GREEN, RED
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.network import Network, Place, levels_of
 from worldmodel.evaluation.videos.long_video import SurpriseCurve, surprise_over_video
+from worldmodel.evaluation.videos.sampled_video import read_video
 from worldmodel.evaluation.videos.video_figures import CUT_STYLE, tint
 from worldmodel.evaluation.videos.video_surprise import (
     PEAKS_APART_SECONDS,
     QUARTILES_PER_SIGMA,
     combined_surprise,
     find_peaks,
-    read_video,
     surprise_videos,
 )
 from worldmodel.evaluation.videos.video_tokens import EncodedVideo, encode_videos, load_tokens

@@ -2,14 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from viewer_stand_in import Stream, put_in_place
 
 from worldmodel.cli import main
 from worldmodel.data.encode import encode_video
@@ -18,8 +17,8 @@ from worldmodel.evaluation.probes.stored import StoredProbes, read_probes
 from worldmodel.evaluation.videos import rerun_file, video_surprise
 from worldmodel.evaluation.videos.long_video import SurpriseCurve
 from worldmodel.evaluation.videos.readouts import Belief, DepthMaps, Readouts
+from worldmodel.evaluation.videos.recorder import Recorder
 from worldmodel.evaluation.videos.rerun_file import Recorded, about_text, tokens_of, write_rerun
-from worldmodel.evaluation.videos.video_surprise import Recorder
 from worldmodel.models.checkpoint import ClipSpec, load_model
 from worldmodel.models.hub_files import PROBES
 
@@ -27,64 +26,9 @@ CPU = torch.device("cpu")
 FRAMES = 10
 
 
-class Stream:
-    """Keeps what would be written: per name the times and what was shown."""
-
-    def __init__(self, application: str) -> None:
-        self.logged: dict[str, list[tuple[float, Any]]] = {}
-        self.path, self.now, self.closed = "", 0.0, False
-        self.layout: Any = None
-        Stream.last = self
-
-    def save(self, path: str) -> None:
-        self.path = path
-
-    def set_time(self, timeline: str, duration: float) -> None:
-        assert timeline == "video"
-        self.now = duration
-
-    def log(self, name: str, what: Any, static: bool = False) -> None:
-        self.logged.setdefault(name, []).append((None if static else self.now, what))
-
-    def send_blueprint(self, layout: Any) -> None:
-        self.layout = layout
-
-    def flush(self) -> None:
-        pass
-
-    def disconnect(self) -> None:
-        self.closed = True
-
-
-class Picture(np.ndarray):
-    def compress(self, jpeg_quality: int) -> "Picture":
-        return self
-
-
-def shape(name: str) -> Any:
-    """Stands for a class of rerun: keeps what it was made of."""
-    return lambda *given, **named: SimpleNamespace(kind=name, given=given, **named)
-
-
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Stream]]:
-    views = ("Spatial2DView", "TimeSeriesView", "TextDocumentView")
-    stand_in = SimpleNamespace(
-        RecordingStream=Stream,
-        Image=lambda pixels: np.asarray(pixels).view(Picture),
-        Scalars=lambda value: value,
-        **{name: shape(name) for name in ("DepthImage", "Points2D", "LineStrips2D")},
-        TextDocument=lambda text, media_type: text,
-        blueprint=SimpleNamespace(
-            **{
-                name: shape(name)
-                for name in (*views, "Horizontal", "Vertical", "Tabs", "Blueprint")
-            }
-        ),
-    )
-    monkeypatch.setattr(rerun_file, "import_rerun", lambda: stand_in)
-    monkeypatch.setattr(video_surprise, "import_rerun", lambda: stand_in)
-    yield Stream
+def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Stream]:
+    return put_in_place(monkeypatch, rerun_file, video_surprise)
 
 
 def views_of(layout: Any) -> list[Any]:

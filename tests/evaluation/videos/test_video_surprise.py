@@ -17,6 +17,12 @@ from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
 from worldmodel.evaluation.videos import video_figures, video_surprise
 from worldmodel.evaluation.videos.long_video import SurpriseCurve, surprise_over_video
+from worldmodel.evaluation.videos.sampled_video import (
+    display_size,
+    read_video,
+    sampled_indices,
+    walk_pictures,
+)
 from worldmodel.evaluation.videos.video_figures import (
     HEADER_PX,
     MIN_CANVAS_PX,
@@ -32,13 +38,9 @@ from worldmodel.evaluation.videos.video_surprise import (
     choose_shown,
     combined_surprise,
     compare_orders,
-    display_size,
     find_peaks,
     other_orders,
-    read_video,
-    sampled_indices,
     surprise_videos,
-    walk_pictures,
     write_mp4,
 )
 from worldmodel.models.checkpoint import ClipSpec, load_model

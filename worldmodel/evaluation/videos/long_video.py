@@ -175,6 +175,38 @@ def stream_surprise(
         )
 
 
+def curve_at(
+    shape: LevelShape,
+    tokens: Tensor,
+    guess: Tensor,
+    horizon: int,
+    steps: np.ndarray,
+    start: int = 0,
+) -> SurpriseCurve:
+    """Surprise at some steps of a clip that the model saw at once.
+
+    Args:
+        shape: of the level.
+        tokens: `(T_l, N_l, D_l)`.
+        guess: of the same shape, entry τ for step τ + `horizon`.
+        horizon: steps ahead.
+        steps: which, each at least `horizon`.
+        start: the clip's first frame in its video.
+    """
+    own = tokens.double()
+    # Of the whole clip, whichever of its steps count, so that sums are always of the same shape.
+    end = len(own) - horizon
+    surprise = token_distances(guess[:end], own[horizon:])
+    copied = token_distances(own[:end], own[horizon:])
+    rows = steps - horizon
+    return SurpriseCurve(
+        frames=start + (steps + 1) * shape.span - 1,
+        values=surprise.mean(1)[rows],
+        maps=surprise[rows].reshape(len(rows), *shape.grid),
+        copied=copied.mean(1)[rows],
+    )
+
+
 def join_curves(pieces: Iterable[dict[Place, SurpriseCurve]]) -> dict[Place, SurpriseCurve]:
     """Pieces of curves in order of time -> whole curves, by level and horizon."""
     parts: dict[Place, list[SurpriseCurve]] = {}
@@ -255,18 +287,8 @@ def _score_chunk(
             steps = np.arange(max(horizon, known), len(each.frames) // shape.span)
             if not len(steps):
                 continue
-            own = tokens[level][number].double()
-            # Of the whole window, whichever of its steps count, so that sums are always of the same
-            # shape.
-            end = len(own) - horizon
-            surprise = token_distances(predicted[level][horizon][number][:end], own[horizon:])
-            copied = token_distances(own[:end], own[horizon:])
-            rows = steps - horizon
-            piece[level, horizon] = SurpriseCurve(
-                frames=each.start + (steps + 1) * shape.span - 1,
-                values=surprise.mean(1)[rows],
-                maps=surprise[rows].reshape(len(rows), *shape.grid),
-                copied=copied.mean(1)[rows],
-            )
+            guess = predicted[level][horizon][number]
+            own = tokens[level][number]
+            piece[level, horizon] = curve_at(shape, own, guess, horizon, steps, each.start)
         pieces.append(piece)
     return join_curves(pieces)

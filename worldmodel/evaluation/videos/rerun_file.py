@@ -21,7 +21,7 @@ from worldmodel.evaluation.figures import BLUE, ORANGE, YELLOW, token_colours
 from worldmodel.evaluation.network import Network, Place, levels_of
 from worldmodel.evaluation.probes.stored import StoredProbes
 from worldmodel.evaluation.videos.long_video import SurpriseCurve
-from worldmodel.evaluation.videos.readouts import Belief, DepthMaps, Readouts
+from worldmodel.evaluation.videos.readouts import Belief, Readouts
 from worldmodel.models.checkpoint import ClipSpec
 
 RERUN_NAME = "surprise.rrd"
@@ -106,18 +106,36 @@ class Recorded:
     about: str
 
 
-class _Recording:
-    """A file of the viewer, and the moment of which is told."""
+class Recording:
+    """A file of the viewer, and the moment of which is told.
 
-    def __init__(self, rerun: Any, path: Path, seconds: np.ndarray) -> None:
-        self.rerun, self.seconds = rerun, seconds
-        self.stream = rerun.RecordingStream("worldmodel")
+    Args:
+        path: of the file.
+        seconds: `(T,)`, when the frames of the video are shown.
+        recording_id: files of one recording share it, and are opened as one; a new one by default.
+
+    Raises:
+        InputError: rerun is not installed.
+    """
+
+    def __init__(self, path: Path, seconds: np.ndarray, recording_id: str | None = None) -> None:
+        self.rerun, self.seconds = import_rerun(), seconds
+        self.stream = self.rerun.RecordingStream("worldmodel", recording_id=recording_id)
         self.stream.save(str(path))
+
+    def tell(self, text: str) -> None:
+        """Words in Markdown, at no time of their own."""
+        document = self.rerun.TextDocument(text, media_type="text/markdown")
+        self.stream.log("about", document, static=True)
 
     def put(self, name: str, frame: int | np.integer, what: Any) -> None:
         """Show something from a frame on."""
         self.stream.set_time(TIMELINE, duration=float(self.seconds[frame]))
         self.stream.log(name, what)
+
+    def picture(self, pixels: np.ndarray) -> Any:
+        """A picture for people, uint8 `(H, W, 3)`."""
+        return self.rerun.Image(pixels).compress(jpeg_quality=JPEG_QUALITY)
 
     def close(self) -> None:
         """Nothing comes after this."""
@@ -145,55 +163,91 @@ def write_rerun(
     Raises:
         InputError: rerun is not installed.
     """
-    rerun = import_rerun()
-    recording = _Recording(rerun, path, known.seconds)
-    text = rerun.TextDocument(known.about, media_type="text/markdown")
-    recording.stream.log("about", text, static=True)
+    recording = Recording(path, known.seconds)
+    recording.tell(known.about)
     for frame, picture in enumerate(pictures):
-        recording.put("video", frame, rerun.Image(picture).compress(jpeg_quality=JPEG_QUALITY))
+        recording.put("video", frame, recording.picture(picture))
     for number, (level, values) in enumerate(zip(levels_of(network), known.tokens, strict=True)):
         colours = np.round(255 * token_colours(values, level.grid)).astype(np.uint8)
-        for step, picture in enumerate(colours):
-            end = (step + 1) * level.span - 1
-            recording.put(f"tokens/level{number}", end, rerun.Image(picture))
-    _put_surprise(recording, known)
+        put_tokens(recording, number, colours, level.span)
+    put_surprise(recording, known.curves)
+    for known_at in np.flatnonzero(np.isfinite(known.combined)):
+        value = recording.rerun.Scalars(float(known.combined[known_at]))
+        recording.put("surprise/combined", known_at, value)
     if known.readouts is not None:
         if known.readouts.depth is not None:
-            _put_depth(recording, known.readouts.depth)
+            depth = known.readouts.depth
+            limits = (float(depth.metres.min()), float(depth.metres.max()))
+            put_depth(recording, "depth", depth.frames, depth.metres, limits)
         for part, belief in known.readouts.beliefs.items():
-            _put_belief(recording, part, belief, known.size)
-    recording.stream.send_blueprint(_layout(rerun, len(known.tokens), known.readouts))
+            put_belief(recording, part, belief, known.size)
+    layout = _layout(recording.rerun, len(known.tokens), known.readouts)
+    recording.stream.send_blueprint(layout)
     recording.close()
 
 
-def _put_surprise(recording: _Recording, known: Recorded) -> None:
+def put_tokens(recording: Recording, level: int, colours: np.ndarray, span: int) -> None:
+    """Colours uint8 `(T_l, rows, columns, 3)` of a level's tokens, from the end of their step on.
+
+    Args:
+        recording: that takes them.
+        level: whose.
+        colours: of every step.
+        span: frames of a step.
+    """
+    for step, picture in enumerate(colours):
+        recording.put(f"tokens/level{level}", (step + 1) * span - 1, recording.rerun.Image(picture))
+
+
+def put_surprise(recording: Recording, curves: Mapping[Place, SurpriseCurve]) -> None:
+    """What the model and the copy predictor erred by at each place."""
     scalars = recording.rerun.Scalars
-    for (place, horizon), curve in known.curves.items():
+    for (place, horizon), curve in curves.items():
         name = f"level{place}/h{horizon}"
         for frame, value, copied in zip(curve.frames, curve.values, curve.copied, strict=True):
             recording.put(f"surprise/{name}", frame, scalars(float(value)))
             recording.put(f"copy/{name}", frame, scalars(float(copied)))
-    for frame in np.flatnonzero(np.isfinite(known.combined)):
-        recording.put("surprise/combined", frame, scalars(float(known.combined[frame])))
 
 
-def _put_depth(recording: _Recording, depth: DepthMaps) -> None:
-    """Maps in metres, one colour scale for the whole video."""
-    limits = (float(depth.metres.min()), float(depth.metres.max()))
-    for frame, metres in zip(depth.frames, depth.metres, strict=True):
-        shown = recording.rerun.DepthImage(
-            metres.astype(np.float32), meter=1.0, colormap="viridis", depth_range=limits
-        )
-        recording.put("depth", frame, shown)
+def put_depth(
+    recording: Recording,
+    name: str,
+    frames: Sequence[int] | np.ndarray,
+    metres: np.ndarray,
+    limits: tuple[float, float],
+) -> None:
+    """Maps in metres, one colour scale for all of them.
+
+    Args:
+        recording: that takes them.
+        name: of the entity.
+        frames: `(S,)`.
+        metres: `(S, rows, columns)`.
+        limits: metres of the darkest and of the brightest colour.
+    """
+    for frame, each in zip(frames, metres, strict=True):
+        recording.put(name, frame, depth_image(recording, each, limits))
 
 
-def _put_belief(recording: _Recording, part: str, belief: Belief, size: tuple[int, int]) -> None:
-    """A point, the way it came within `TRAIL_SECONDS`, and the ring of half of the true places."""
+def depth_image(recording: Recording, metres: np.ndarray, limits: tuple[float, float]) -> Any:
+    """A map `(rows, columns)` of metres."""
+    return recording.rerun.DepthImage(
+        metres.astype(np.float32), meter=1.0, colormap="viridis", depth_range=limits
+    )
+
+
+def put_belief(recording: Recording, part: str, belief: Belief, size: tuple[int, int]) -> None:
+    """A point, the way it came within `TRAIL_SECONDS`, and the ring of half of the true places.
+
+    Args:
+        recording: that takes them.
+        part: of the object that showed where the probe was fitted.
+        belief: its answers.
+        size: (width, height) of the video's pictures in px.
+    """
     rerun, seconds = recording.rerun, recording.seconds
     hue, _, shown = BELIEFS[part]
-    opaque, faint = (
-        [*(int(hue[start : start + 2], 16) for start in (1, 3, 5)), alpha] for alpha in (255, 160)
-    )
+    opaque, faint = rgba(hue), rgba(hue, 160)
     pixels = belief.places * size
     angles = np.linspace(0, 2 * np.pi, RING_CORNERS + 1)
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * belief.half * np.array(size)
@@ -208,6 +262,11 @@ def _put_belief(recording: _Recording, part: str, belief: Belief, size: tuple[in
         for kind, line in (("trail", pixels[first : step + 1]), ("half", ring + place)):
             drawn = rerun.LineStrips2D([line], radii=-LINE_PX, colors=faint)
             recording.put(f"{name}/{kind}", frame, drawn)
+
+
+def rgba(hue: str, alpha: int = 255) -> list[int]:
+    """A colour such as `#0072B2` in four bytes."""
+    return [*(int(hue[start : start + 2], 16) for start in (1, 3, 5)), alpha]
 
 
 def _layout(rerun: Any, num_levels: int, readouts: Readouts | None) -> Any:

@@ -29,31 +29,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldmodel.data.cuts import ROWS, CutDetector
 from worldmodel.data.journal import Source, read_json, write_json
-from worldmodel.data.sampling import CENTRE, frame_stride_for, is_even
-from worldmodel.data.sequential import SequentialVideo
 from worldmodel.data.sources import find_sources
-from worldmodel.data.transforms import crop_clip, scaled_size
 from worldmodel.errors import InputError
 from worldmodel.evaluation.collapse import all_alike
-from worldmodel.evaluation.network import Network, Place, chunked, levels_of
-from worldmodel.evaluation.probes.stored import StoredProbes, find_probes, read_probes
+from worldmodel.evaluation.network import Network, Place, levels_of
 from worldmodel.evaluation.videos.long_video import (
     SurpriseCurve,
     join_curves,
     plan_windows,
     stream_surprise,
 )
-from worldmodel.evaluation.videos.readouts import read_video_out
-from worldmodel.evaluation.videos.rerun_file import (
-    RERUN_NAME,
-    Recorded,
-    about_text,
-    import_rerun,
-    tokens_of,
-    write_rerun,
-)
+from worldmodel.evaluation.videos.recorder import Recorder
+from worldmodel.evaluation.videos.rerun_file import RERUN_NAME, import_rerun
+from worldmodel.evaluation.videos.sampled_video import SampledVideo, read_video, walk_pictures
 from worldmodel.evaluation.videos.video_figures import (
     CHECK_TITLES,
     MAX_COLUMNS,
@@ -63,11 +52,9 @@ from worldmodel.evaluation.videos.video_figures import (
     check_ratios,
     surprise_over_time,
 )
-from worldmodel.models.checkpoint import ClipSpec, LoadedModel, load_model
+from worldmodel.models.checkpoint import LoadedModel, load_model
 
 SUMMARY_NAME = "summary.json"
-FRAMES_PER_LOOK = 32
-SHORT_SIDE_PX, LONG_SIDE_PX = 480, 1280
 NUM_RESAMPLES = 2000
 # Fewer segments say nothing about how much they differ.
 MIN_SEGMENTS = 3
@@ -76,135 +63,6 @@ QUARTILES_PER_SIGMA = 1.349
 # A peak is a frame at least this many typical spreads above typical.
 PEAK_HEIGHT = 1.0
 PEAKS_APART_SECONDS = 1.0
-MISSING_PROBES = (
-    "this model came without probes. `worldmodel evaluate` writes them into the folder of its "
-    "report; `--probes FOLDER` reads them from there."
-)
-
-
-@dataclass(frozen=True)
-class SampledVideo:
-    """A video as the model sees it.
-
-    Attributes:
-        frames: uint8 `(T, size, size, 3)`, on disk.
-        indices: `(T,)`, which of the source's frames they are.
-        seconds: `(T,)`, when they are shown.
-        fps: frames per second of these.
-        source_fps: of the source; `num_source_frames` counts its frames.
-        cuts: source frames with which new scenes begin.
-        size: (width, height) in which the source's frames are drawn.
-    """
-
-    frames: np.ndarray
-    indices: np.ndarray
-    seconds: np.ndarray
-    fps: float
-    source_fps: float
-    num_source_frames: int
-    cuts: list[int]
-    size: tuple[int, int]
-
-    def in_order(self, order: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
-        """Frames uint8 `(3, size, size)` one by one."""
-        for number in order:
-            yield torch.from_numpy(np.array(self.frames[number])).permute(2, 0, 1)
-
-    def cut_frames(self) -> list[int]:
-        """The first of these frames in each new scene, `0..T-1`."""
-        first = np.searchsorted(self.indices, self.cuts)
-        return np.unique(np.minimum(first, len(self.indices) - 1)).tolist()
-
-
-def sampled_indices(times: np.ndarray, source_fps: float, fps: float) -> tuple[np.ndarray, float]:
-    """Which frames of a video the model sees, every n-th as in training, and their rate.
-
-    Where frames are unevenly spaced in time, those nearest to even times, none twice.
-
-    Args:
-        times: when each frame is shown, seconds, ascending.
-        source_fps: frames per second of the video.
-        fps: of the model's clips.
-    """
-    stride = frame_stride_for(source_fps, fps)
-    if is_even(times):
-        return np.arange(0, len(times), stride), source_fps / stride
-    period = float(np.median(np.diff(times))) * stride
-    wanted = np.arange(times[0], times[-1] + period / 2, period)
-    return np.unique(np.searchsorted((times[1:] + times[:-1]) / 2, wanted)), 1 / period
-
-
-def display_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
-    """(width, height), even, in which a video is shown with its map."""
-    size = scaled_size(width, height, SHORT_SIDE_PX, pixel_aspect)
-    if max(size) > LONG_SIDE_PX:
-        short = max(2, SHORT_SIDE_PX * LONG_SIDE_PX // max(size) // 2 * 2)
-        size = scaled_size(width, height, short, pixel_aspect)
-    return size
-
-
-def read_video(
-    path: Path, clip: ClipSpec, store: IO[bytes], bar: Any, passes: int = 0, whole: bool = True
-) -> SampledVideo:
-    """Decode a video once, look for its cuts, and keep the frames that the model sees.
-
-    Args:
-        path: the video.
-        clip: rate and size of the model's clips.
-        store: an open file that takes the frames: an hour of them is no matter for memory.
-        bar: progress, in frames.
-        passes: how often the kept frames will be gone through afterwards, for the bar's total.
-        whole: squeeze each frame into the square that the model sees; else the square in the
-            middle is cut out, as in training.
-
-    Raises:
-        InputError: the file is no video or is damaged.
-    """
-    video = SequentialVideo(path)
-    try:
-        shown = (clip.size, clip.size)
-        if not whole:
-            shown = scaled_size(video.width, video.height, clip.size, video.pixel_aspect)
-        times = video.pts_seconds(range(video.num_frames))
-        indices, fps = sampled_indices(times, video.fps, clip.fps)
-        bar.total = video.num_frames + passes * len(indices)
-        wanted = np.zeros(video.num_frames, dtype=bool)
-        wanted[indices] = True
-        detector, position = CutDetector(), 0
-        for some in chunked(video.walk(shown), FRAMES_PER_LOOK):
-            pictures = crop_clip(np.stack(some), clip.size, CENTRE.crop, flip=False)
-            if clip.size >= ROWS:  # cuts cannot be seen in fewer pixels
-                detector.feed(pictures)
-            for picture in pictures:
-                if wanted[position]:
-                    store.write(picture.tobytes())
-                position += 1
-            bar.update(len(pictures))
-        store.flush()
-        return SampledVideo(
-            frames=np.memmap(store, np.uint8, "r", shape=(len(indices), clip.size, clip.size, 3)),
-            indices=indices,
-            seconds=times[indices],
-            fps=fps,
-            source_fps=video.fps,
-            num_source_frames=video.num_frames,
-            cuts=detector.finish(),
-            size=display_size(video.width, video.height, video.pixel_aspect),
-        )
-    finally:
-        video.close()
-
-
-def walk_pictures(path: Path, video: SampledVideo) -> Iterator[np.ndarray]:
-    """The sampled frames uint8 `(H, W, 3)` in the size in which they are drawn."""
-    source = SequentialVideo(path)
-    wanted = set(video.indices.tolist())
-    try:
-        for number, picture in enumerate(source.walk(video.size)):
-            if number in wanted:
-                yield picture
-    finally:
-        source.close()
 
 
 def combined_surprise(
@@ -472,63 +330,6 @@ class Measured:
         return any(0 <= frame - cut < reach for cut in self.video.cut_frames())
 
 
-@dataclass(frozen=True)
-class Recorder:
-    """Writes videos for the Rerun viewer.
-
-    Attributes:
-        model: whose tokens and answers they show.
-        device: where it is.
-        probes: of its report; None without.
-        missing: why there are none, a sentence.
-    """
-
-    model: LoadedModel
-    device: torch.device
-    probes: StoredProbes | None
-    missing: str = ""
-
-    @classmethod
-    def of(cls, model: LoadedModel, device: torch.device, source: str | Path | None) -> "Recorder":
-        """With the probes that were named, or else with those beside the model.
-
-        Args:
-            model: as loaded.
-            device: where it is.
-            source: the file of the probes, or the folder it lies in.
-
-        Raises:
-            InputError: those that were named cannot be read, or are another model's. Those beside
-                the model are passed over then, and the recording says why.
-        """
-        path = find_probes(source, model)
-        if path is None:
-            return cls(model, device, None, MISSING_PROBES)
-        try:
-            return cls(model, device, read_probes(path, model))
-        except InputError as error:
-            if source is not None:
-                raise
-            return cls(model, device, None, f"{error}.")
-
-    def record(self, source: Source, measured: Measured, path: Path) -> None:
-        """Write one video's file."""
-        video, network = measured.video, self.model.network
-        seen = (network, video.frames, self.model.clip.num_frames, self.device)
-        known = Recorded(
-            seconds=video.seconds,
-            size=video.size,
-            tokens=tokens_of(*seen),
-            curves=measured.curves,
-            combined=measured.combined,
-            readouts=None if self.probes is None else read_video_out(*seen, self.probes),
-            about=about_text(
-                source.name, self.model.clip, video.fps, video.size, self.probes, self.missing
-            ),
-        )
-        write_rerun(path, walk_pictures(source.path, video), network, known)
-
-
 class _Job:
     """One model on one video after another."""
 
@@ -554,7 +355,13 @@ class _Job:
         with tempfile.TemporaryFile(dir=folder) as store:
             measured = self.measure(source.path, store, bar)
             if self.recorder is not None:
-                self.recorder.record(source, measured, folder / RERUN_NAME)
+                self.recorder.record(
+                    source,
+                    measured.video,
+                    measured.curves,
+                    measured.combined,
+                    folder / RERUN_NAME,
+                )
         pictures = draw_video(folder / "annotated.mp4", source, measured, bar)
         write_curves(folder, source, measured, pictures)
         seconds = round(time.monotonic() - started, 2)

@@ -35,7 +35,8 @@ from worldmodel.data.sources import find_sources
 from worldmodel.errors import InputError
 from worldmodel.evaluation.network import CHUNK, chunked, levels_of
 from worldmodel.evaluation.videos.long_video import StateWindows
-from worldmodel.evaluation.videos.video_surprise import SampledVideo, check_failed, read_video
+from worldmodel.evaluation.videos.sampled_video import SampledVideo, read_video
+from worldmodel.evaluation.videos.video_surprise import check_failed
 from worldmodel.models.checkpoint import LoadedModel, load_model
 from worldmodel.models.pretrained import encode_piece, piece_length
 
