@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 from lightning import LightningModule, Trainer
 
 # The world of squares, whose clips and blocks cost no renderer.
@@ -16,6 +17,7 @@ def module(hierarchy) -> Mock:
     """The part of a task that callbacks see; remembers what was logged."""
     module = Mock(spec=LightningModule)
     module.hierarchy, module.logged = hierarchy, {}
+    module.device = torch.device("cpu")
     module.log_dict = lambda values, **_: module.logged.update(values)
     module.log = lambda name, value, **_: module.logged.update({name: value})
     return module

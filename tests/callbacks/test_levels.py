@@ -33,6 +33,20 @@ def test_monitor__looks_only_every_n_steps(module, trainer_at):
     assert module.logged == {}
 
 
+def test_monitor__a_large_batch_costs_no_more_than_its_first_clips(module, trainer_at):
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(20, 12, 16, 16), (20, 6, 4, 16), (20, 3, 1, 16)]
+    tokens = [torch.randn(shape, generator=generator) for shape in shapes]
+    logged = []
+    for taken in (None, LevelMonitor.CLIPS, LevelMonitor.CLIPS - 1):
+        monitor = LevelMonitor(every_n_steps=1)
+        monitor.setup(trainer_at(0), module, "fit")
+        batch = outputs(module.hierarchy, [level[:taken] for level in tokens])
+        monitor.on_train_batch_end(trainer_at(1), module, batch, None, 0)
+        logged.append(dict(module.logged))
+    assert logged[0] == logged[1] != logged[2]
+
+
 def test_monitor__tokens_that_are_no_numbers_leave_no_trace(module, trainer_at):
     monitor = LevelMonitor(every_n_steps=1)
     monitor.setup(trainer_at(0), module, "fit")
