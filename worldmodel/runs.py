@@ -59,10 +59,9 @@ def _choose(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path, Pa
         keep_metrics(folder)
         if last.is_file():
             checkpoint = last
-            step = int(read_checkpoint(last)["global_step"])
-            say(f"this job was put back into the queue: resuming {last} at step {step}")
+            say(f"resuming {last} at step {read_checkpoint(last)['global_step']}, of this job")
         else:
-            say(f"this job was put back into the queue; {folder} has no checkpoint: starting afresh")
+            say(f"{folder} of this job has no checkpoint yet: starting afresh")
     elif ckpt_path in ("last", "unfinished"):
         newest = newest_checkpoint(runs)
         step = None if newest is None else int(read_checkpoint(newest)["global_step"])

@@ -1,12 +1,12 @@
 """Signals of a scheduler while a training is not yet, or no longer, under way.
 
-While it is, `StopOnSignal` hears them. Before and after it a signal ends a process, which is right for
-one that somebody started by hand. In a job of several processes it is not: what happened must be
-told from the one exit code that the job's script gets. `srun` gives the largest of its tasks' codes,
-and once a task has failed it sends SIGTERM to all others, so that 143 may as well be a mistake in the
-configuration. A script that puts its job back into the queue therefore names a code of its own for
-runs that were asked to stop and have saved (`WORLDMODEL_STOP_CODE`). With it signals are heard from
-the start, to be obeyed after the first steps, and none ends a process that is done.
+While it is, `StopOnSignal` hears them. Before and after it a signal ends a process, which is right
+for one that somebody started by hand. In a job of several it is not: the job's script has but one
+exit code to go by. `srun` gives the largest of its tasks' codes, and once a task has failed it
+sends SIGTERM to all others, so that 143 may as well be a mistake in the configuration. A script
+that puts its job back into the queue therefore names a code of its own for runs that were asked to
+stop and have saved (`WORLDMODEL_STOP_CODE`). With it signals are heard from the start, to be obeyed
+after the first steps, and none ends a process that is done.
 """
 
 import os

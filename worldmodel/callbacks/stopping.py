@@ -54,7 +54,7 @@ class StopOnSignal(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning's own handlers, which would be there before ours and after them, put a SLURM job
         # back into the queue a second time, with a checkpoint of their own (`hpc_ckpt_1.ckpt`) that
-        # is preferred from then on; and on SIGTERM they talk to other ranks from within the handler.
+        # is preferred from then on. On SIGTERM they talk to other ranks, whatever those are doing.
         connector = trainer._signal_connector
         if hasattr(connector, "register_signal_handlers"):
             connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -124,8 +124,9 @@ class StopOnSignal(Callback):
 
     @property
     def exit_code(self) -> int:
-        """Of the command: 0 unless stopped, then what a job's script asks for, or what a shell has
-        for a process that the signal ended.
+        """Of the command: 0 unless stopped.
+
+        Then what a job's script asks for, or what a shell has for a process that a signal ended.
         """
         if not self.stopped:
             return 0
