@@ -109,13 +109,19 @@ def test_signal__in_the_last_step_is_no_reason_to_come_back(shards, tmp_path, mo
 def test_stop__no_rank_ends_before_the_checkpoint_is_on_the_disk(shards, tmp_path, monkeypatch):
     # For srun then ends the others, and rank 0 may still be writing in the background.
     slow = """
-import time
+import os, time
+from pathlib import Path
+from worldmodel import cli
 from worldmodel.callbacks import AtomicCheckpointIO as Writer
-write = Writer.save_checkpoint
+root, write, leave = Path(sys.argv[0]).parent, Writer.save_checkpoint, cli.hear_no_more
 def save(self, checkpoint, *args, **kwargs):
-    time.sleep(3)
+    time.sleep(4)
     write(self, checkpoint, *args, **kwargs)
-Writer.save_checkpoint = save"""
+    (root / "written").touch()
+def note():
+    (root / f"rank{os.environ['SLURM_PROCID']}").write_text(str((root / "written").exists()))
+    leave()
+Writer.save_checkpoint, cli.hear_no_more = save, note"""
     more = ("--trainer.max_steps", "100000", "--checkpoint.every_n_train_steps", "100000")
     more += ("--checkpoint.asynchronous", "true", "--trainer.devices", "1")
     more += ("--trainer.num_nodes", "2", "--trainer.strategy", "ddp")
@@ -128,8 +134,8 @@ Writer.save_checkpoint = save"""
         assert time.monotonic() < end and ranks[0].poll() is None
         time.sleep(0.05)
     ranks[1].send_signal(signal.SIGUSR1)
-    ranks[1].wait(timeout=90)
-    written = last_checkpoint(tmp_path)["global_step"]
-    out, _ = ranks[0].communicate(timeout=90)
-    assert [each.returncode for each in ranks] == [STOPPED, STOPPED], out
-    assert f"stopped by a signal to another process at step {written};" in out
+    outs = [each.communicate(timeout=90)[0] for each in ranks]
+    assert [each.returncode for each in ranks] == [STOPPED, STOPPED], outs
+    step = last_checkpoint(tmp_path)["global_step"]
+    assert f"stopped by a signal to another process at step {step};" in outs[0]
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
