@@ -1,5 +1,6 @@
 """All processes of a run choose the same folder, whoever started them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ SLURM = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Each test stands for a process of its own."""
-    for name in (RUN_FOLDER, "LOCAL_RANK", "RANK"):
+    for name in (RUN_FOLDER, "LOCAL_RANK", "RANK", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -92,6 +93,28 @@ def test_choose_run__a_disk_that_is_not_shared_is_named(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="on a disk that all nodes share"):
         choose_run(tmp_path, None, 5)
+
+
+def test_choose_run__a_job_that_was_put_back_finds_its_own_run(tmp_path, monkeypatch):
+    for version, job in enumerate(("12", "13", "112")):  # the last one written is another job's
+        checkpoint = tmp_path / f"version_{version}" / "checkpoints" / "last.ckpt"
+        checkpoint.parent.mkdir(parents=True)
+        content = {"worldmodel": {}, "state_dict": {}, "global_step": 5}
+        torch.save(content, checkpoint)
+        record = checkpoint.parents[1] / "starts.jsonl"
+        record.write_text(json.dumps({"step": 0, "slurm_job": job}) + "\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert choose_run(tmp_path, "unfinished", 6)[0].name == "version_2"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for words in ("unfinished", "last", "somewhere/else.ckpt"):  # complete or not
+        monkeypatch.delenv(RUN_FOLDER)
+        own = tmp_path / "version_0"
+        assert choose_run(tmp_path, words, 5) == (own, own / "checkpoints" / "last.ckpt")
+    monkeypatch.delenv(RUN_FOLDER)
+    assert choose_run(tmp_path, None, 5) == (tmp_path / "version_3", None)
+    monkeypatch.delenv(RUN_FOLDER)
+    monkeypatch.setenv("SLURM_JOB_ID", "99")  # put back before it began to train
+    assert choose_run(tmp_path, "last", 5)[0].name == "version_2"
 
 
 @pytest.mark.slow

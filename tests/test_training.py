@@ -241,6 +241,19 @@ def test_fit__ctrl_c_twice_stops_at_once_and_leaves_what_was_saved_as_it_was(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_signal__in_the_last_step_leaves_a_complete_run(shards, tmp_path, monkeypatch, capsys):
+    def send(self, *_) -> None:
+        if self.global_step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(WorldModelTask, "on_train_batch_start", send)
+    assert fit(shards, tmp_path) == 0
+    assert "stopped by" not in capsys.readouterr().out
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(path, weights_only=True)["global_step"] == 6
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_fit__unfinished_goes_on_only_with_what_was_cut_short(
     shards, tmp_path, monkeypatch, capsys
 ):

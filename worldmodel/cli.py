@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 
 from worldmodel import __version__
 from worldmodel.errors import InputError
+from worldmodel.signals import hear_early, hear_no_more
 
 # Exit code of a command that was used wrongly, as argparse has it.
 MISUSED = 2
@@ -31,7 +32,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 2 something given cannot be used (one line on stderr says what), 128
-        and more if a signal ended a training, whose checkpoint is written then.
+        and more (or `WORLDMODEL_STOP_CODE`) if a signal ended a training, whose checkpoint is
+        written then.
     """
     # Threads that wait for work fall asleep after some 10 µs. Awake for ever, which is the default,
     # two threads beside any other busy process made a training step on two cores 15 times slower;
@@ -72,8 +74,12 @@ def train(args: list[str] | None) -> int:
     """`fit` and `validate`: Lightning's command line over the task and the data module.
 
     Returns:
-        The exit code: 128 + its number where a signal ended the run, as shells have it.
+        The exit code: 128 + its number where a signal ended the run, as shells have it, or what
+        `WORLDMODEL_STOP_CODE` says.
     """
+    own_process = args is None and sys.argv[1:2] == ["fit"]
+    if own_process:
+        hear_early()
     # Imported here: torch and Lightning take seconds that `--help` and `generate` do not need.
     from worldmodel.callbacks import StopOnSignal, is_lost_peer
     from worldmodel.training import TrainCLI
@@ -88,6 +94,8 @@ def train(args: list[str] | None) -> int:
             print(LOST_PEER, file=sys.stderr)
             return FAILED
         raise
+    if own_process:
+        hear_no_more()
     return max((each.exit_code for each in callbacks if isinstance(each, StopOnSignal)), default=0)
 
 

@@ -54,7 +54,15 @@ def choose_run(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path,
 
 def _choose(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path, Path | None]:
     folder, checkpoint = new_version(runs), None
-    if ckpt_path in ("last", "unfinished"):
+    if ckpt_path is not None and (own := run_of_this_job(runs)) is not None:
+        folder, last = own, own / "checkpoints" / "last.ckpt"
+        keep_metrics(folder)
+        if last.is_file():
+            checkpoint = last
+            say(f"resuming {last} at step {read_checkpoint(last)['global_step']}, of this job")
+        else:
+            say(f"{folder} of this job has no checkpoint yet: starting afresh")
+    elif ckpt_path in ("last", "unfinished"):
         newest = newest_checkpoint(runs)
         step = None if newest is None else int(read_checkpoint(newest)["global_step"])
         if newest is None:
@@ -69,6 +77,19 @@ def _choose(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path, Pa
         checkpoint = Path(ckpt_path)
         say(f"resuming {checkpoint} at step {read_checkpoint(checkpoint)['global_step']}")
     return folder, checkpoint
+
+
+def run_of_this_job(runs: Path) -> Path | None:
+    """The version that this SLURM job trained before it was put back into the queue, if it did.
+
+    Not simply the newest one: another job may train under the same name; and the run may have been
+    complete when the job was put back, which is no reason to begin anew.
+    """
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    job = f'"slurm_job": "{os.environ.get("SLURM_JOB_ID", "")}"'
+    found = [path for path in runs.glob("*/starts.jsonl") if job in path.read_text("utf-8")]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def global_rank() -> int:

@@ -1,6 +1,9 @@
 import json
 import logging
 import multiprocessing
+import signal
+import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -383,3 +386,26 @@ def test_clip_loader__padding_is_marked(
     batches = list(fixed)
     assert [len(batch) for batch in batches] == [4, 3, 3]
     assert [batch.counted for batch in batches] == [[0, 1, 2, 3], [0, 1, 2], [0, 1]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="asks who sent a signal")
+def test_worker__ends_for_its_parent_alone():
+    # A scheduler may signal every process of a job; the DataLoader ends its workers by SIGTERM.
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+
+    def work() -> None:
+        stream._begin_worker(0)
+        ready.set()
+        time.sleep(60)
+
+    worker = fork.Process(target=work, daemon=True)
+    worker.start()
+    assert ready.wait(20)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        subprocess.run(["sh", "-c", f"kill -{int(number)} {worker.pid}"], check=True)
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0

@@ -1,6 +1,7 @@
 """What a run was made with."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from worldmodel.environment import describe_environment
 class RunRecord(Callback):
     """Adds a line to `starts.jsonl` in the run's folder each time it starts or goes on.
 
-    With the step, the command, the devices, and code, packages and hardware.
+    With the step, the command, the devices, and code, packages and hardware; and the job under
+    SLURM, by which a job that was put back into the queue finds its run (`runs.py`).
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -26,6 +28,8 @@ class RunRecord(Callback):
             "precision": trainer.precision,
             **describe_environment(),
         }
+        if job := os.environ.get("SLURM_JOB_ID"):
+            line["slurm_job"] = job
         path = Path(folder).parent / "starts.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:

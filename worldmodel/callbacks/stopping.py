@@ -14,10 +14,10 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from worldmodel.callbacks.checkpoints import LastCheckpoint
 from worldmodel.losses.ranks import global_mean
+from worldmodel.signals import FROM_SCHEDULERS, heard_early, stop_code
 
-# What schedulers send before they take a machine away: SIGTERM from most, SIGUSR1 from SLURM's
-# `--signal`; and Ctrl-C.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# And Ctrl-C.
+SIGNALS = (*FROM_SCHEDULERS, signal.SIGINT)
 # Within which another SIGINT is the same Ctrl-C: torchrun passes on what the terminal has sent to
 # every process already.
 SAME_PRESS_SECONDS = 1.0
@@ -34,7 +34,9 @@ class StopOnSignal(Callback):
     presses Ctrl-C again: the run ends there, and goes on from what was saved before.
 
     Processes agree on the step by an exchange now and then, for each may have been told at another
-    moment, or not at all.
+    moment, or not at all. They end together, too: srun ends all once one has left, and what rank 0
+    still writes in the background must be on the disk by then. A run that was asked in its last
+    step is complete, not stopped.
 
     Args:
         every_n_steps: optimizer steps between two exchanges; a process alone looks at every step.
@@ -47,9 +49,18 @@ class StopOnSignal(Callback):
         self._received_at = 0.0
         self._speaks = False
         self._step = 0
-        self._before: dict[int, Any] = {}
+        self._before: dict[signal.Signals, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning's own handlers, which would be there before ours and after them, put a SLURM job
+        # back into the queue a second time, with a checkpoint of their own (`hpc_ckpt_1.ckpt`) that
+        # is preferred from then on. On SIGTERM they talk to other ranks, whatever those are doing.
+        connector = trainer._signal_connector
+        if hasattr(connector, "register_signal_handlers"):
+            connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.received = self.received or heard_early()
         self._speaks, self._step = trainer.is_global_zero, trainer.global_step
         if threading.current_thread() is threading.main_thread():  # nobody else is told of signals
             # A shell has what it began in the background ignore Ctrl-C, which is for others then.
@@ -96,7 +107,7 @@ class StopOnSignal(Callback):
             asked = bool(global_mean(told) > 0)
         else:
             asked = self.received is not None
-        if not asked or self.stopped:
+        if not asked or self.stopped or step == trainer.max_steps:
             return
         self.stopped = trainer.should_stop = True
         last = next(
@@ -113,21 +124,31 @@ class StopOnSignal(Callback):
 
     @property
     def exit_code(self) -> int:
-        """Of the command: as a shell has it for a process that the signal ended, else 0."""
-        return 128 + (self.received or signal.SIGTERM) if self.stopped else 0
+        """Of the command: 0 unless stopped.
+
+        Then what a job's script asks for, or what a shell has for a process that a signal ended.
+        """
+        if not self.stopped:
+            return 0
+        return stop_code() or 128 + (self.received or signal.SIGTERM)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore()
+        self._restore(signal.SIGINT)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.stopped:
+            trainer.strategy.barrier()
+        self._restore(*FROM_SCHEDULERS)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._restore()
+        self._restore(*SIGNALS)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def _restore(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            if number in self._before:
+                signal.signal(number, self._before.pop(number))
 
 
 class EndTogether(Callback):

@@ -8,10 +8,12 @@
 """
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from threading import Thread
 from typing import Any, cast
 
 import numpy as np
@@ -348,8 +350,21 @@ def _ring(dataset: ClipDataset, num_videos: int, num_workers: int) -> FrameRing 
 
 
 def _begin_worker(worker: int) -> None:
-    # Ctrl-C reaches the whole group; the training process alone decides what it means.
+    # Ctrl-C reaches the whole group, and what a scheduler or `timeout` sends may as well; the
+    # training process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        parent = os.getppid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_for, args=(parent,), name="sigterm", daemon=True).start()
     # One process per core is meant; threads of several workers would only wait for each other.
     torch.set_num_threads(1)
     keep_freed_memory()
+
+
+def _end_for(parent: int) -> None:
+    """Ends this process when SIGTERM comes from its parent, as the DataLoader's does."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
