@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import bytecode  # noqa: F401  # before the first module of ours
 import numpy as np
 import pytest
 import torch

@@ -13,8 +13,17 @@ SMALL = str(Path(__file__).parent / "conf" / "small.yaml")
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
+def arguments(shards: Path, root: Path) -> tuple[str, ...]:
+    """Of a training as small as one gets, without validation and measured in steps."""
+    return (
+        *("--config", SMALL, "--data.shards", f"{shards}/*.tar"),
+        *("--trainer.default_root_dir", str(root)),
+        *("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1"),
+    )
+
+
 def start(shards: Path, root: Path, *more: str, program: str = "") -> subprocess.Popen[str]:
-    """Start a training as small as one gets, without validation and measured in steps.
+    """Start such a training.
 
     Args:
         shards: folder of its clips.
@@ -25,11 +34,7 @@ def start(shards: Path, root: Path, *more: str, program: str = "") -> subprocess
     root.mkdir(exist_ok=True)
     script = root / "program.py"  # a file: the first process starts the others by its name
     script.write_text(f"import sys\n{program}\nfrom worldmodel.cli import main; sys.exit(main())")
-    command = [
-        *(sys.executable, str(script), "fit", "--config", SMALL),
-        *("--data.shards", f"{shards}/*.tar", "--trainer.default_root_dir", str(root)),
-        *("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1", *more),
-    ]
+    command = [sys.executable, str(script), "fit", *arguments(shards, root), *more]
     environment = {name: value for name, value in os.environ.items() if name != RUN_FOLDER}
     return subprocess.Popen(
         command,

@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +59,30 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_fit__leaves_a_run_that_can_be_read(shards, tmp_path):
-    assert fit(shards, tmp_path, "--trainer.val_check_interval", "3") == 0
-    run = tmp_path / "runs" / "small" / "version_0"
+@contextmanager
+def own_process() -> Iterator[None]:
+    """As `fresh_process_state`, for a run that several tests read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(RUN_FOLDER, raising=False)
+        patch.setattr(sys, "argv", ["worldmodel"])
+        yield
+        os.environ.pop(RUN_FOLDER)  # which the run has set
+
+
+VALIDATED = ("--trainer.val_check_interval", "3")
+
+
+@pytest.fixture(scope="module")
+def trained(shards, tmp_path_factory) -> Path:
+    """A finished run; nobody writes into it."""
+    root = tmp_path_factory.mktemp("trained")
+    with own_process():
+        assert fit(shards, root, *VALIDATED) == 0
+    return root
+
+
+def test_fit__leaves_a_run_that_can_be_read(trained):
+    run = trained / "runs" / "small" / "version_0"
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 6
     assert {"optimizer_states", "lr_schedulers", "rng_state", "worldmodel"} <= last.keys()
@@ -73,12 +97,11 @@ def test_fit__leaves_a_run_that_can_be_read(shards, tmp_path):
     assert loaded.global_step == 6 and not loaded.network.training
 
 
-def test_fit__same_seed_same_weights(shards, tmp_path):
-    for name in "ab":
-        fit(shards, tmp_path / name)
-    a, b = (weights(next((tmp_path / name).rglob("last.ckpt"))) for name in "ab")
+def test_fit__same_seed_same_weights(shards, trained, tmp_path):
+    fit(shards, tmp_path / "b", *VALIDATED)
+    a, b = (weights(next(root.rglob("last.ckpt"))) for root in (trained, tmp_path / "b"))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    fit(shards, tmp_path / "c", "--seed_everything", "5")
+    fit(shards, tmp_path / "c", *VALIDATED, "--seed_everything", "5")
     c = weights(next((tmp_path / "c").rglob("last.ckpt")))
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
@@ -148,12 +171,23 @@ def test_fit__stops_when_it_diverges_and_keeps_what_was_good(shards, tmp_path, m
     assert all(value.isfinite().all() for value in last["state_dict"].values())
 
 
+EIGHT_STEPS = ("--trainer.max_steps", "8", "--checkpoint.every_n_train_steps", "2")
+
+
+@pytest.fixture(scope="module")
+def eight_steps(shards, tmp_path_factory) -> Path:
+    """The checkpoint of a run never stopped."""
+    root = tmp_path_factory.mktemp("whole")
+    with own_process():
+        assert fit(shards, root, *EIGHT_STEPS) == 0
+    return next(root.rglob("last.ckpt"))
+
+
 @pytest.mark.parametrize("at", [3, 5])
 def test_fit__cut_short_and_resumed_ends_like_a_run_never_stopped(
-    shards, tmp_path, monkeypatch, capsys, at
+    shards, eight_steps, tmp_path, monkeypatch, capsys, at
 ):
-    args = ("--trainer.max_steps", "8", "--checkpoint.every_n_train_steps", "2")
-    fit(shards, tmp_path / "whole", *args)
+    args = EIGHT_STEPS
 
     def power_cut(self, *_):
         if self.global_step == at:
@@ -167,9 +201,9 @@ def test_fit__cut_short_and_resumed_ends_like_a_run_never_stopped(
     capsys.readouterr()
     assert fit(shards, tmp_path / "cut", *args, "--ckpt_path", "last") == 0
     assert f"at step {at - 1}" in capsys.readouterr().out
-    whole, cut = (next((tmp_path / name).rglob("last.ckpt")) for name in ("whole", "cut"))
+    cut = next((tmp_path / "cut").rglob("last.ckpt"))
     assert cut.parents[1].name == "version_0"
-    a, b = weights(whole), weights(cut)
+    a, b = weights(eight_steps), weights(cut)
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -181,14 +215,31 @@ INTERRUPTIONS = {
 }
 
 
+def six_steps(add_up: int) -> tuple[str, ...]:
+    args = ("--trainer.max_steps", "6", "--trainer.accumulate_grad_batches", str(add_up))
+    return (*args, "--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1")
+
+
+@pytest.fixture(scope="module")
+def never_interrupted(shards, tmp_path_factory) -> Callable[[int], Path]:
+    """The checkpoint of `six_steps`, which nobody interrupts, by the batches of a step."""
+
+    @cache
+    def run(add_up: int) -> Path:
+        root = tmp_path_factory.mktemp("whole")
+        with own_process():
+            assert fit(shards, root, *six_steps(add_up)) == 0
+        return next(root.rglob("last.ckpt"))
+
+    return run
+
+
 @pytest.mark.parametrize("where", INTERRUPTIONS)
 def test_fit__ctrl_c_ends_the_step_and_no_clip_is_lost_or_seen_twice(
-    shards, tmp_path, monkeypatch, capfd, where
+    shards, never_interrupted, tmp_path, monkeypatch, capfd, where
 ):
     name, add_up, finished = INTERRUPTIONS[where]
-    args = ("--trainer.max_steps", "6", "--trainer.accumulate_grad_batches", str(add_up))
-    args += ("--trainer.limit_val_batches", "0", "--trainer.max_epochs", "-1")
-    fit(shards, tmp_path / "whole", *args)
+    args, uncut = six_steps(add_up), never_interrupted(add_up)
     original = getattr(WorldModelTask, name)
     pressed = []
 
@@ -208,8 +259,8 @@ def test_fit__ctrl_c_ends_the_step_and_no_clip_is_lost_or_seen_twice(
     assert fit(shards, tmp_path / "cut", *args, "--ckpt_path", "unfinished") == 0
     assert f"at step {finished}" in capfd.readouterr().out
     whole, cut = (
-        torch.load(next((tmp_path / name).rglob("last.ckpt")), weights_only=True)
-        for name in ("whole", "cut")
+        torch.load(path, weights_only=True)
+        for path in (uncut, next((tmp_path / "cut").rglob("last.ckpt")))
     )
     assert whole["global_step"] == cut["global_step"] == 6
     assert all(
@@ -272,9 +323,8 @@ def test_fit__unfinished_goes_on_only_with_what_was_cut_short(
     assert (tmp_path / "runs/small/version_1/metrics-0.csv").is_file()
 
 
-def test_validate__scores_a_checkpoint(shards, tmp_path, capsys):
-    fit(shards, tmp_path)
-    checkpoint = next(tmp_path.rglob("last.ckpt"))
+def test_validate__scores_a_checkpoint(shards, trained, capsys):
+    checkpoint = next(trained.rglob("last.ckpt"))
     args = ["validate", "--config", SMALL, "--data.shards", f"{shards}/*.tar"]
     assert main([*args, "--ckpt_path", str(checkpoint)]) == 0
     assert "val/skill_ratio" in capsys.readouterr().out

@@ -64,15 +64,11 @@ def count_step(task: WorldModelTask, batch_size: int, num_frames: int) -> StepCo
             torch.empty(batch_size, num_frames, device="meta"),
             ("",) * batch_size,
         )
-        with kept_for_backward(twin) as kept:
+        with FlopCounterMode(display=False) as counter, kept_for_backward(twin) as kept:
             losses, _ = twin.objective(batch)
             total = twin.total(losses)
-        kept_bytes = kept.most
-        del losses, total
-        twin.hierarchy.activation_checkpointing = False
-        with FlopCounterMode(display=False) as counter:
-            losses, _ = twin.objective(batch)
-            twin.total(losses).backward()
+            kept_bytes = kept.most
+            total.backward()
     trained = [each.numel() for each in task.parameters() if each.requires_grad]
     frozen = [each.numel() for each in task.parameters() if not each.requires_grad]
     return StepCost(

@@ -19,7 +19,7 @@ from made_up_results import BASE, STUDY, sections, spectrum, write_study
 from worldmodel.ablation import figure, run
 from worldmodel.ablation.figure import write_figures
 from worldmodel.ablation.run import Commands, ablate
-from worldmodel.ablation.study import digest_of
+from worldmodel.ablation.study import digest_of, refuse_misfits
 from worldmodel.errors import InputError
 from worldmodel.evaluation.protocol import PROTOCOL
 from worldmodel.world import generate
@@ -76,8 +76,9 @@ def place(tmp_path: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) ->
     place = Place(tmp_path, checkpoints)
     monkeypatch.setattr(generate, "generate", place.generate)
     monkeypatch.setattr(run, "POLL_SECONDS", 0.02)
-    # A second each time.
+    # A second and half a second each time; the first test has both.
     monkeypatch.setattr(figure, "write_figures", lambda study, out: [])
+    monkeypatch.setattr(run, "refuse_misfits", lambda variants, file: None)
     return place
 
 
@@ -85,6 +86,7 @@ def test_every_run_happens_once_and_is_kept_under_every_name(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figure, "write_figures", write_figures)
+    monkeypatch.setattr(run, "refuse_misfits", refuse_misfits)
     page = place.ablate()
     runs = [*DEFAULTS, "regularizer-vicreg-seed0", "scope-batch-seed0"]
     lines = (place.out / "calls.txt").read_text().splitlines()
@@ -254,6 +256,17 @@ def test_a_development_set_with_the_scenes_of_training_is_refused(place: Place) 
     with pytest.raises(InputError, match=r"development\.seed is 1, as of a set that is learned"):
         place.ablate()
     assert place.made == []
+
+
+def test_a_study_that_cannot_train_is_refused_before_anything_runs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "refuse_misfits", refuse_misfits)
+    study = json.loads(json.dumps(place.study))
+    study["questions"]["scope"]["variants"]["batch"]["model"]["weights"]["batch"] = -1
+    with pytest.raises(InputError, match=r"weights\.batch"):
+        place.ablate(study=study)
+    assert place.made == [] and place.calls() == []
 
 
 def test_two_studies_do_not_write_to_one_folder(place: Place) -> None:

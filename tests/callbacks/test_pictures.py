@@ -78,11 +78,11 @@ def test_pictures__the_training_is_the_same_to_the_bit(shards, tmp_path, often):
 
 def test_pictures__go_on_in_the_same_colours(squares, tmp_path, often, monkeypatch):
     shards = f"{squares}/train/clips-*.tar"
-    args = ("--trainer.max_steps", "8", "--checkpoint.every_n_train_steps", "2")
+    args = ("--trainer.max_steps", "4", "--checkpoint.every_n_train_steps", "2")
     assert fit(shards, tmp_path / "whole", *args) == 0
 
     def power_cut(self, *_):
-        if self.global_step == 5:
+        if self.global_step == 3:
             raise OSError("power cut")
 
     with monkeypatch.context() as patch:
@@ -101,7 +101,7 @@ def test_pictures__go_on_in_the_same_colours(squares, tmp_path, often, monkeypat
         }
         for name in ("whole", "cut")
     )
-    assert list(whole) == list(cut) == [2, 4, 6, 8]
+    assert list(whole) == list(cut) == [2, 4]
     assert whole == cut
 
 

@@ -4,13 +4,16 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from fit_process import TWO, finish, last_checkpoint, start
+from fit_process import TWO, arguments, last_checkpoint, start
 
 from worldmodel.callbacks import is_lost_peer
+from worldmodel.cli import main
+from worldmodel.runs import RUN_FOLDER
 
 
 def wait_for(condition, seconds: float = 90.0) -> None:
@@ -32,11 +35,20 @@ def running(group: int) -> list[str]:
 RUN = ("--trainer.max_steps", "40", "--checkpoint.every_n_train_steps", "4")
 
 
+def run_here(shards, root, *more: str) -> None:
+    """A run that nobody stops, in this process, which has imported everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(RUN_FOLDER, raising=False)
+        patch.setattr(sys, "argv", ["worldmodel"])
+        assert main(["fit", *arguments(shards, root), *more]) == 0
+        os.environ.pop(RUN_FOLDER)  # which the run has set
+
+
 @pytest.fixture(scope="module")
 def whole(shards, tmp_path_factory) -> dict:
     """The weights of a run that was never stopped."""
     root = tmp_path_factory.mktemp("whole")
-    finish(start(shards, root, *RUN))
+    run_here(shards, root, *RUN)
     return last_checkpoint(root)["state_dict"]
 
 
@@ -45,7 +57,7 @@ def whole(shards, tmp_path_factory) -> dict:
     [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)],
 )
 def test_signal__saves_and_goes_on_to_the_weights_of_a_run_never_stopped(
-    shards, whole, tmp_path, number
+    shards, whole, tmp_path, number, capfd
 ):
     slow = "import time; from worldmodel.task import WorldModelTask as T; "
     slow += "T.on_train_batch_start = lambda *_: time.sleep(0.2)"
@@ -61,8 +73,8 @@ def test_signal__saves_and_goes_on_to_the_weights_of_a_run_never_stopped(
     stopped_at = last_checkpoint(tmp_path / "cut")["global_step"]
     assert f"stopped by {number.name} at step {stopped_at}" in out and "Traceback" not in out
     assert 4 <= stopped_at < 40
-    again = start(shards, tmp_path / "cut", *RUN, "--ckpt_path", "unfinished")
-    assert f"at step {stopped_at}" in finish(again)
+    run_here(shards, tmp_path / "cut", *RUN, "--ckpt_path", "unfinished")
+    assert f"at step {stopped_at}" in capfd.readouterr().out
     found = last_checkpoint(tmp_path / "cut")["state_dict"]
     assert all(torch.equal(whole[key], found[key]) for key in whole)
 

@@ -1,12 +1,12 @@
 """A whole set, and a checkpoint, of the squares' world: small enough to evaluate in seconds."""
 
-import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from square_world import FPS, FRAMES, SIZE, write_squares
+from square_world import write_squares
+from squares_model import write_untrained
 
 from worldmodel.data.index import index_sha256
 from worldmodel.evaluation.measure import Effort, Run, measure
@@ -14,7 +14,7 @@ from worldmodel.evaluation.passes import Pace
 from worldmodel.evaluation.probes.stored import write_probes
 from worldmodel.evaluation.provenance import describe
 from worldmodel.evaluation.report import finite, open_data
-from worldmodel.models.checkpoint import build_hierarchy, load_model
+from worldmodel.models.checkpoint import load_model
 from worldmodel.models.hub_files import PROBES
 
 
@@ -29,40 +29,11 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model of two levels, as a run leaves it."""
-    narrow = {"dim": 16, "width": 16, "depth": 1, "num_heads": 2, "pool": 2, "weight": 1.0}
-    config = {
-        "version": "0",
-        "encoder": {
-            "size": SIZE,
-            "stem_channels": (8,),
-            "depth": 1,
-            "num_heads": 2,
-            "mlp_ratio": 2.0,
-        },
-        "levels": [
-            {"horizons": (1, 2), "stride": 1, **narrow},
-            {"horizons": (1, 2), "stride": 2, **narrow},
-        ],
-        "clip": {"num_frames": FRAMES, "fps": FPS, "size": SIZE},
-    }
-    torch.manual_seed(0)
-    weights = build_hierarchy(config).state_dict()
     folder = tmp_path_factory.mktemp("run") / "version_0"
-    (folder / "checkpoints").mkdir(parents=True)
+    path = write_untrained(folder / "checkpoints" / "last.ckpt")
     (folder / "metrics.csv").write_text(
         "epoch,step,train/loss,train/level0/h1/copy_ratio\n0,1,2.5,\n0,2,2.0,0.9\n0,3,1.8,0.8\n"
     )
-    content = io.BytesIO()
-    torch.save(
-        {
-            "worldmodel": config,
-            "state_dict": {f"hierarchy.{name}": value for name, value in weights.items()},
-            "global_step": 3,
-        },
-        content,
-    )
-    path = folder / "checkpoints" / "last.ckpt"
-    path.write_bytes(content.getvalue())
     return path
 
 

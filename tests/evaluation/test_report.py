@@ -25,6 +25,12 @@ def written(squares: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     return out
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report whose numbers and words are asked for: drawing it takes as long as they do."""
+    monkeypatch.setattr(room, "write_pictures", lambda *_: None)
+
+
 def load(folder: Path) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"the report holds {constant}")
@@ -77,6 +83,7 @@ def test_truth_of_the_squares_is_read_right(written: Path) -> None:
     assert position["hidden"]["num_frames"] == 6 * 3
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("batch_size", "num_workers"), [(3, 1), (40, 0)])
 def test_report_is_the_same_to_the_bit_with_another_batch_size_and_workers(
     squares: Path,
@@ -105,6 +112,7 @@ def test_the_probes_of_the_headlines_are_stored(
     assert {part: each.level for part, each in probes.position.items()} == scored
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_checkpoint_is_measured_beside_on_the_same_clips(
     squares: Path, checkpoint: Path, written: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +125,7 @@ def test_another_checkpoint_is_measured_beside_on_the_same_clips(
     assert "Beside other models" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_kinds_that_training_left_out_are_marked(
     squares: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
