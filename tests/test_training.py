@@ -29,7 +29,7 @@ from worldmodel.task import WorldModelTask
 from worldmodel.training_bench import build
 
 # A study is no configuration of a training; those for GPUs have weights of gigabytes, and are
-# compiled, which on a CPU takes a quarter of an hour.
+# compiled, which on a CPU takes many minutes.
 FOR_GPUS = {"base": 32, "large": 8}
 CONFIGS = sorted(
     path
