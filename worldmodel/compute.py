@@ -24,7 +24,7 @@ class ComputeConfig:
     """Choices that change what a step takes, and none of what it learns."""
 
     compile: bool = False
-    """Compile encoders, predictors and losses with `torch.compile`: a minute or so before the first
+    """Compile encoders, predictors and losses with `torch.compile`: two minutes before the first
     step, faster ones after it. It needs a C compiler, on a CPU a C++ compiler."""
     activation_checkpointing: bool = False
     """Compute what layers found again in the backward pass instead of keeping it: a third more
