@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,10 @@ def bench_train(options: TrainBench) -> dict[str, Any]:
     Subjects: `bare`, a loop of this file over the same model, batch and optimizer and nothing
     else; `memory`, `worldmodel fit` with batches that are there; on a CPU with two threads or more
     `bare_beside` and `memory_beside`, the same two at the same time with half of the threads each;
-    `stream`, with the real stream
-    and the configuration's workers; `workers`, with one worker for each device if it has none;
-    `compiled`, the bare loop with compiled parts; `ddp`, two processes on CPU cores of their own,
-    beside `apart`, two runs of one process each at the same time (CPU), or all GPUs beside one.
+    `stream`, with the real stream and the configuration's workers; `workers`, with one worker for
+    each device if it has none; `compiled`, the bare loop with compiled parts (those of `bare` are
+    where the configuration says so); `ddp`, two processes on CPU cores of their own, beside
+    `apart`, two runs of one process each at the same time (CPU), or all GPUs beside one.
 
     Returns:
         `subjects.{name}`: `steps_per_second` (median), `least`, `most`, and of runs with the stream
@@ -295,8 +296,12 @@ class MemoryBatches(Dataset[ClipBatch]):
 def take_batches(datamodule: ClipDataModule, count: int) -> list[ClipBatch]:
     """The first batches of the stream."""
     datamodule.setup("fit")
-    stream: Iterator[ClipBatch] = iter(datamodule.train_dataloader())
-    return [next(stream) for _ in range(count)]
+    return first_batches(datamodule.train_dataloader(), count)
+
+
+def first_batches(loader: Iterable[ClipBatch], count: int) -> list[ClipBatch]:
+    """As many batches, of several passes where one has fewer."""
+    return list(islice(chain.from_iterable(repeat(loader)), count))
 
 
 def run_bare(config: dict[str, Any], steps: int, compiled: bool) -> None:
@@ -351,8 +356,7 @@ def run_trainer(config_file: Path, name: str, steps: int, shards: str, runs: Pat
         plain = ClipDataModule.train_dataloader
 
         def from_memory(self: ClipDataModule) -> DataLoader[ClipBatch]:
-            stream = iter(plain(self))
-            batches = [next(stream) for _ in range(BATCHES)]
+            batches = first_batches(plain(self), BATCHES)
             return DataLoader(MemoryBatches(batches, 10**6), batch_size=None)
 
         ClipDataModule.train_dataloader = from_memory  # type: ignore[assignment]
