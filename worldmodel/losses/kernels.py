@@ -21,14 +21,18 @@ class CompilableLoss(nn.Module):
 
     compiled = False
 
+    def compiles(self, like: Tensor) -> bool:
+        """Whether kernels are compiled for such a tensor; never for one without content."""
+        return self.compiled and not like.is_meta
+
     def kernel(self, function: Callable[Inputs, Output], like: Tensor) -> Callable[Inputs, Output]:
         """The function, or what `torch.compile` makes of it.
 
         Args:
             function: of the module it stands in, without state and without exchange over ranks.
-            like: a tensor of where it is to run; those without content are not compiled for.
+            like: a tensor of where it is to run.
         """
-        return compiled(function) if self.compiled and not like.is_meta else function
+        return compiled(function) if self.compiles(like) else function
 
 
 def compile_kernels(losses: Iterable[nn.Module]) -> None:

@@ -82,8 +82,7 @@ class SIGReg(Regularizer):
         directions = random_directions(rows.shape[2], self.num_directions, seed, rows.device)
         points = torch.linspace(self.t_min, self.t_max, self.num_points, dtype=torch.float64)
         projected = rows @ directions.to(rows.dtype)
-        compile_it = self.compiled and not rows.is_meta
-        loss = CharacteristicDistance.apply(projected, points.tolist(), compile_it)
+        loss = CharacteristicDistance.apply(projected, points.tolist(), self.compiles(rows))
         if self.covariance:
             loss = loss + self.covariance * identity_distance(global_covariance(rows))
         return loss

@@ -121,11 +121,9 @@ def turned(
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
-def rotate(
-    x: Float[Tensor, "*batch length dim"], start: int = 0
-) -> Float[Tensor, "*batch length dim"]:
-    """Rotary position embedding of vectors at positions from `start` on."""
-    return turned(x, rotary_table(x.shape[-2], x.shape[-1], start, x.device))
+def rotate(x: Float[Tensor, "*batch length dim"]) -> Float[Tensor, "*batch length dim"]:
+    """Rotary position embedding of vectors at positions from the first on."""
+    return turned(x, rotary_table(x.shape[-2], x.shape[-1], 0, x.device))
 
 
 class FeedForward(nn.Module):
