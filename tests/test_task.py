@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from worldmodel.clips import ClipBatch
 from worldmodel.compute import ComputeConfig
 from worldmodel.losses.objective import LossWeights
 from worldmodel.losses.regularizers import VICReg
@@ -69,6 +70,22 @@ def test_validation__counts_no_padding(task, clip, monkeypatch):
     for level, part in zip(whole["targets"], padded["targets"], strict=True):
         assert torch.equal(level[1:], part)
     assert torch.equal(whole["predicted"][0][1][1:], padded["predicted"][0][1])
+
+
+def test_validation__a_clip_that_stands_for_none_is_weighed_as_those_it_stands_for(
+    task, clip, monkeypatch
+):
+    logged = {}
+    monkeypatch.setattr(task, "log_dict", lambda values, **more: logged.update(more))
+    stands_in = ClipBatch.filler(3, clip.frames.shape[1:])
+    nothing = task.validation_step(stands_in, 0)
+    assert logged["batch_size"] == 3
+    assert all(len(level) == 0 for level in nothing["targets"])
+    assert (stands_in.num_clips, stands_in.num_places, stands_in.counted) == (0, 3, [])
+    moved = stands_in.to("cpu")
+    assert moved.is_filler
+    assert not clip.is_filler
+    assert (clip.num_clips, clip.num_places) == (2, 2)
 
 
 def test_training__every_parameter_gets_a_gradient(task, clip):

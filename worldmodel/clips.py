@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# The key of a clip without content; no sample can have it, since it names a folder.
+FILLER = "/"
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -47,7 +50,8 @@ class ClipBatch:
         is_pad: B of them, true where a clip only fills up a batch, so that every rank has as many,
             and must not be counted; none by default.
         num_missing: clips that it was to have besides, and that could not be read. With them it has
-            as many as every other rank's.
+            as many as every other rank's. Where a rank among others has none left, a clip without
+            content stands in (`filler`).
 
     Raises:
         ValueError: the leading dimensions of the parts do not agree.
@@ -121,6 +125,40 @@ class ClipBatch:
             self.is_pad,
             self.num_missing,
         )
+
+    @classmethod
+    def filler(cls, num_places: int, clip_shape: Sequence[int]) -> ClipBatch:
+        """What a rank has where no clip of its batch could be read; the others need not wait.
+
+        Args:
+            num_places: clips that it was to have.
+            clip_shape: (time, channel, height, width).
+        """
+        time, channels, height, width = clip_shape
+        # Channels last in memory, like all others: one compiled step serves both.
+        frames = torch.zeros(1, time, height, width, channels, dtype=torch.uint8)
+        return cls(
+            frames.permute(0, 1, 4, 2, 3),
+            torch.zeros(1, time),
+            (FILLER,),
+            is_pad=(True,),
+            num_missing=num_places,
+        )
+
+    @property
+    def is_filler(self) -> bool:
+        """Whether none of its clips could be read."""
+        return self.keys == (FILLER,)
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that it has: 0 where one only stands in for those that could not be read."""
+        return 0 if self.is_filler else len(self)
+
+    @property
+    def num_places(self) -> int:
+        """Clips that it was to have, the same number on every rank."""
+        return self.num_clips + self.num_missing
 
     @property
     def counted(self) -> list[int]:

@@ -100,7 +100,7 @@ class WorldModelTask(LightningModule):
         if self.training and self.blanks.share:
             blanks = draw_blanks(self.blanks, self.hierarchy, tokens, self._seed_of_rank())
         predictions = self.hierarchy.predict(tokens, blanks, self.joint)
-        with shared_batch(len(batch), batch.num_missing, batch.frames.device):
+        with shared_batch(batch.num_clips, batch.num_places, batch.frames.device):
             losses = [
                 level_losses(
                     tokens[number],
@@ -116,10 +116,11 @@ class WorldModelTask(LightningModule):
                 )
                 for number in range(len(tokens))
             ]
+        shown = slice(batch.num_clips)  # of nothing there is nothing to see
         seen = {
-            "targets": [target.detach() for target in targets],
+            "targets": [target.detach()[shown] for target in targets],
             "predicted": [
-                {h: p.detach() for h, p in prediction.predicted.items()}
+                {h: p.detach()[shown] for h, p in prediction.predicted.items()}
                 for prediction in predictions
             ],
         }
@@ -148,7 +149,7 @@ class WorldModelTask(LightningModule):
         loss = self.total(losses)
         rows = batch.counted
         # As many on every rank: clips that are missing have been weighed already.
-        self._log("val", loss, losses, len(rows) + batch.num_missing)
+        self._log("val", loss, losses, batch.num_places if batch.num_missing else len(rows))
         return {
             "loss": loss,
             "targets": [level[rows] for level in seen["targets"]],

@@ -47,11 +47,15 @@ def test_monitor__a_large_batch_costs_no_more_than_its_first_clips(module, train
     assert logged[0] == logged[1] != logged[2]
 
 
-def test_monitor__tokens_that_are_no_numbers_leave_no_trace(module, trainer_at):
+@pytest.mark.parametrize("case", ["no numbers", "no clips"])
+def test_monitor__tokens_that_say_nothing_leave_no_trace(module, trainer_at, case):
     monitor = LevelMonitor(every_n_steps=1)
     monitor.setup(trainer_at(0), module, "fit")
     bad = outputs(module.hierarchy)
-    bad["targets"][1][0, 0] = float("nan")
+    if case == "no numbers":
+        bad["targets"][1][0, 0] = float("nan")
+    else:
+        bad = outputs(module.hierarchy, [level[:0] for level in bad["targets"]])
     monitor.on_train_batch_end(trainer_at(1), module, bad, None, 0)
     assert module.logged == {}
     monitor.on_train_batch_end(trainer_at(2), module, outputs(module.hierarchy), None, 0)

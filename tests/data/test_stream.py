@@ -1,10 +1,11 @@
+import itertools
 import json
 import logging
 import multiprocessing
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from patterns import clip_members, moving_pattern
 
 from worldmodel.clips import ClipBatch, Truth
-from worldmodel.data import sampling, stream
+from worldmodel.data import order, sampling, stream
 from worldmodel.data.encode import encode_video
 from worldmodel.data.order import ClipRequest, FixedSampler, Mixture, SetOrder, StreamSampler
 from worldmodel.data.quarantine import Quarantine
@@ -43,6 +44,11 @@ def loader(
 ) -> ClipLoader:
     sampler = StreamSampler(Mixture((SetOrder((len(refs),), 0),)), batch_size)
     return ClipLoader(dataset(refs), sampler, num_workers, quarantine=quarantine)
+
+
+def endless(clips: ClipLoader) -> Iterator[ClipBatch]:
+    while True:
+        yield from clips
 
 
 def same(one: Sequence[ClipBatch], other: Sequence[ClipBatch]) -> bool:
@@ -306,12 +312,58 @@ def test_clip_loader__stops_where_too_much_is_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_clip_loader__stops_where_nothing_of_a_batch_is_left(
+def test_clip_loader__passes_over_a_batch_of_which_nothing_is_left(
     tmp_path: Path, num_workers: int
 ) -> None:
+    clips = loader(break_samples(tmp_path, 8, {3, 5}), 1, num_workers)
+    keys = [batch.keys[0] for _ in range(3) for batch in clips]
+    # Passes stay as long; the epochs underneath go on past their ends.
+    assert len(keys) == 24
+    assert {key: keys.count(key) for key in keys} == {f"v-{n:03d}": 4 for n in (0, 1, 2, 4, 6, 7)}
+
+
+def test_clip_loader__a_batch_passed_over_counts_where_it_goes_on(tmp_path: Path) -> None:
+    refs = break_samples(tmp_path, 8, {3, 5})
+    unbroken = [batch.keys for batch in itertools.islice(endless(loader(refs, 1)), 20)]
+    for stop in range(1, 12):
+        first, again = loader(refs, 1), loader(refs, 1)
+        seen = [batch.keys for batch in itertools.islice(endless(first), stop)]
+        again.load_state_dict(first.state_dict())
+        rest = [batch.keys for batch in itertools.islice(endless(again), 20 - stop)]
+        assert seen + rest == unbroken
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_clip_loader__stops_where_everything_is_broken(tmp_path: Path, num_workers: int) -> None:
     clips = loader(break_samples(tmp_path, 8, set(range(8))), 4, num_workers)
-    with pytest.raises(InputError, match=r"4 of 4 samples are broken.*make these shards again"):
+    with pytest.raises(InputError, match=r"12 of 12 samples are broken.*make these shards again"):
         list(clips)
+    fixed = ClipDataset(break_samples(tmp_path, 3, {0, 1, 2}), 4, 8.0, 16)
+    with pytest.raises(InputError, match=r"3 of 3 samples are broken.*make these shards again"):
+        list(ClipLoader(fixed, FixedSampler(3, 1), num_workers))
+
+
+def test_clip_loader__fixed_clips_are_all_that_can_be_read(tmp_path: Path) -> None:
+    fixed = ClipDataset(break_samples(tmp_path, 5, {1, 2}), 4, 8.0, 16)
+    assert [batch.keys[0] for batch in ClipLoader(fixed, FixedSampler(5, 1))] == [
+        *("v-000", "v-003", "v-004")
+    ]
+
+
+def test_clip_loader__among_ranks_one_without_clips_keeps_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "this_rank", lambda: (0, 2))
+    monkeypatch.setattr(stream, "this_rank", lambda: (0, 2))
+    clips = loader(break_samples(tmp_path, 8, {3, 5}), 1)
+    batches = [batch for _ in range(2) for batch in clips]
+    fillers = [batch for batch in batches if batch.is_filler]
+    assert len(batches) == 8
+    assert 0 < len(fillers) <= 2
+    for batch in fillers:
+        assert (batch.num_places, batch.counted) == (1, [])
+        assert batch.frames.shape == batches[0].frames.shape
+        assert batch.frames.stride() == batches[0].frames.stride()
 
 
 # Several clips of a video

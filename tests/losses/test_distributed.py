@@ -122,10 +122,10 @@ class OneLevel(nn.Module):
         return total_loss(losses, weights)
 
 
-def clips_of(rank: int, lacks: int) -> tuple[Tensor, int]:
-    """Of two ranks with two clips each, one of which lacks its first; and how many it lacks."""
+def clips_of(rank: int, lacks: int) -> Tensor:
+    """Of two ranks with two clips each, one of which lacks its first."""
     clips = all_clips()[2 * rank : 2 * rank + 2]
-    return (clips[1:], 1) if rank == lacks else (clips, 0)
+    return clips[1:] if rank == lacks else clips
 
 
 def loss_and_gradients(choice: tuple[str, str, int, str], frames: Tensor) -> dict[str, Tensor]:
@@ -191,23 +191,28 @@ def one_of_two(rank: int, store: str, out: str) -> None:
     results = {}
     for choice in CHOICES:
         results[choice] = loss_and_gradients(choice, frames)
-        with shared_batch(len(frames), 0, frames.device):
+        with shared_batch(len(frames), len(frames), frames.device):
             counted = loss_and_gradients(choice, frames)
         results["counted alike", *choice] = {
             key: (value != results[choice][key]).sum() for key, value in counted.items()
         }
     for choice, lacks in product(UNEVEN, (0, 1)):
-        clips, missing = clips_of(rank, lacks)
-        with shared_batch(len(clips), missing, clips.device):
+        clips = clips_of(rank, lacks)
+        with shared_batch(len(clips), 2, clips.device):
             results[lacks, *choice] = loss_and_gradients(choice, clips)
+    for choice, has in product(UNEVEN, (0, 1, None)):
+        # The other rank, or each of them, has a clip without content that stands for none.
+        clips = frames if rank == has else torch.zeros_like(frames[:1])
+        with shared_batch(2 if rank == has else 0, 2, clips.device):
+            results["alone", has, *choice] = loss_and_gradients(choice, clips)
     for value in [value for result in results.values() for value in result.values()]:
         distributed.all_reduce(value)  # what DDP does with gradients
         if value.is_floating_point():
             value /= 2
     for choice in WHOLE:
         results[choice] = in_parallel(WholeObjective(*choice), frames)
-        clips, missing = clips_of(rank, 0)
-        with shared_batch(len(clips), missing, clips.device):
+        clips = clips_of(rank, 0)
+        with shared_batch(len(clips), 2, clips.device):
             results[0, *choice] = in_parallel(WholeObjective(*choice), clips)
     if rank == 0:
         torch.save(results, out)
@@ -262,17 +267,33 @@ def test_whole_objective__under_ddp_itself(two_ranks, choice):
 @pytest.mark.parametrize("lacks", [0, 1])
 @pytest.mark.parametrize("choice", UNEVEN, ids=lambda choice: "-".join(map(str, choice)))
 def test_uneven_ranks__are_one_rank_with_the_clips_that_there_are(two_ranks, choice, lacks):
-    clips = torch.cat([clips_of(rank, lacks)[0] for rank in (0, 1)])
-    with shared_batch(3, 1, clips.device):
+    clips = torch.cat([clips_of(rank, lacks) for rank in (0, 1)])
+    with shared_batch(3, 4, clips.device):
         alone = loss_and_gradients(choice, clips)
     assert_same(two_ranks[lacks, *choice], alone)
+
+
+@pytest.mark.parametrize("has", [0, 1])
+@pytest.mark.parametrize("choice", UNEVEN, ids=lambda choice: "-".join(map(str, choice)))
+def test_a_rank_without_clips__the_other_one_learns_alone(two_ranks, choice, has):
+    clips = all_clips()[2 * has : 2 * has + 2]
+    with shared_batch(2, 4, clips.device):
+        alone = loss_and_gradients(choice, clips)
+    assert_same(two_ranks["alone", has, *choice], alone)
+
+
+@pytest.mark.parametrize("choice", UNEVEN, ids=lambda choice: "-".join(map(str, choice)))
+def test_no_rank_has_clips__nothing_is_learned(two_ranks, choice):
+    found = two_ranks["alone", None, *choice]
+    assert all(value.isfinite().all() for value in found.values())
+    assert not any(value.any() for key, value in found.items() if key != "loss")
 
 
 @pytest.mark.parametrize("choice", WHOLE, ids="-".join)
 def test_uneven_ranks__whole_objective_under_ddp_itself(two_ranks, choice):
     model = WholeObjective(*choice)
-    clips = torch.cat([clips_of(rank, 0)[0] for rank in (0, 1)])
-    with shared_batch(3, 1, clips.device):
+    clips = torch.cat([clips_of(rank, 0) for rank in (0, 1)])
+    with shared_batch(3, 4, clips.device):
         alone = with_gradients(model, model(clips))
     assert_same(two_ranks[0, *choice], alone)
 
@@ -285,7 +306,7 @@ def test_even_ranks__counting_their_clips_changes_no_bit(two_ranks):
 def test_uneven_parity__would_fail_for_ranks_that_count_alike():
     alone = loss_and_gradients(("none", "batch", 0, "squared"), all_clips()[1:])
     halves = [
-        loss_and_gradients(("none", "batch", 0, "squared"), clips_of(rank, 0)[0]) for rank in (0, 1)
+        loss_and_gradients(("none", "batch", 0, "squared"), clips_of(rank, 0)) for rank in (0, 1)
     ]
     for key in ("loss", "encoder.weight"):
         alike = (halves[0][key] + halves[1][key]) / 2

@@ -71,9 +71,10 @@ class LevelMonitor(Callback):
         if trainer.global_step % self.every_n_steps:
             return
         tokens, predicted = _first_clips(outputs, self.CLIPS)
-        # On no rank: such a step is left out, and one look at it would spoil the fits for good.
-        finite = torch.tensor(float(all(level.isfinite().all() for level in tokens)))
-        if global_mean(finite) < 1:
+        # On no rank: a step that is not finite is left out, and one look at it would spoil the fits
+        # for good; and a rank may have no clip to look at.
+        usable = len(tokens[0]) > 0 and all(level.isfinite().all() for level in tokens)
+        if global_mean(torch.tensor(float(usable))) < 1:
             return
         self._follow(tokens)
         errors = self._errors(pl_module)

@@ -24,7 +24,7 @@ from worldmodel.clips import ClipBatch, Truth
 from worldmodel.data import sampling, transforms
 from worldmodel.data.catalog import Catalog, too_short
 from worldmodel.data.handover import FrameRing, LoadedBatch, SlotBatch
-from worldmodel.data.order import ClipRequest, FixedSampler, StreamSampler
+from worldmodel.data.order import ClipRequest, FixedSampler, StreamSampler, this_rank
 from worldmodel.data.packets import SUFFIX
 from worldmodel.data.quarantine import Broken, Quarantine
 from worldmodel.data.shards import (
@@ -251,7 +251,9 @@ class ClipLoader(DataLoader[ClipBatch]):
     Lightning makes the iterator first and loads a checkpoint's state afterwards. From one pass to
     the next the workers go on without a pause.
 
-    A sample that cannot be loaded is left out of its batch, which says how many clips it lacks.
+    A sample that cannot be loaded is left out of its batch, which says how many clips it lacks. A
+    batch of which nothing is left is passed over; among several ranks, which must keep step, this
+    one has a batch that does not count (`ClipBatch.filler`).
 
     Args:
         dataset: the clips.
@@ -296,12 +298,13 @@ class ClipLoader(DataLoader[ClipBatch]):
         """The batches of a pass from the place on.
 
         Raises:
-            InputError: too many samples are broken, or all of one batch.
+            InputError: too many samples are broken, or all of a pass over fixed clips.
         """
         if self.place is None:
-            yield from map(self._accept, super().__iter__())
+            yield from self._fixed_clips()
             return
-        for _ in range(len(self)):
+        num_batches = 0
+        while num_batches < len(self):
             if self._batches is None:
                 self.place.begin()
                 self._batches = super().__iter__()
@@ -314,19 +317,34 @@ class ClipLoader(DataLoader[ClipBatch]):
             self.waited_seconds += time.perf_counter() - asked
             batch = self._accept(loaded)
             self.place.advance()
-            yield batch
+            if batch is not None:
+                num_batches += 1
+                yield batch
 
-    def _accept(self, loaded: LoadedBatch | SlotBatch) -> ClipBatch:
+    def _fixed_clips(self) -> Iterator[ClipBatch]:
+        num_batches = 0
+        for loaded in super().__iter__():
+            if (batch := self._accept(loaded)) is not None:
+                num_batches += 1
+                yield batch
+        if not num_batches:
+            self.quarantine.stop()
+
+    def _accept(self, loaded: LoadedBatch | SlotBatch) -> ClipBatch | None:
+        """A batch that says what it lacks; None where it lacks all and no other rank waits."""
         if isinstance(loaded, SlotBatch):
             loaded = loaded.take()
         num_good = 0 if loaded.batch is None else len(set(loaded.batch.keys))
         self.quarantine.add(loaded.broken, num_good)
-        if loaded.batch is None:
-            self.quarantine.stop()
         if not loaded.broken:
             return loaded.batch
-        per_sample = cast(ClipDataset, self.dataset).clips_per_visit
-        return replace(loaded.batch, num_missing=len(loaded.broken) * per_sample)
+        dataset = cast(ClipDataset, self.dataset)
+        num_missing = len(loaded.broken) * dataset.clips_per_visit
+        if loaded.batch is not None:
+            return replace(loaded.batch, num_missing=num_missing)
+        if this_rank()[1] == 1:
+            return None
+        return ClipBatch.filler(num_missing, (dataset.num_frames, 3, dataset.size, dataset.size))
 
     def state_dict(self) -> dict[str, int | str]:
         """The place in the data after the last batch handed out; empty for fixed clips."""

@@ -6,7 +6,8 @@ ranks with B clips each give, after the averaging, the gradient of one rank with
 
 Where clips could not be read, ranks hold unequally many. A mean over a rank's own clips then counts
 for its share of the global batch: (its clips) * ranks / (all clips), 1 to the bit where all hold as
-many. The clips are counted in one exchange a step (`shared_batch`), on the device: no rank waits.
+many, 0 for a rank that has none and only keeps step (`ClipBatch.filler`). The clips are counted in
+one exchange a step (`shared_batch`), on the device: no rank waits.
 """
 
 from collections.abc import Iterator
@@ -39,18 +40,18 @@ _shared: SharedBatch | None = None
 
 
 @contextmanager
-def shared_batch(num_clips: int, num_missing: int, device: torch.device) -> Iterator[None]:
+def shared_batch(num_clips: int, num_places: int, device: torch.device) -> Iterator[None]:
     """Within it, losses and statistics are exact for ranks that hold unequally many clips.
 
     Without it all are taken to hold as many. Every rank must come here.
 
     Args:
-        num_clips: of this rank.
-        num_missing: how many more it was to have; together as many on every rank.
+        num_clips: of this rank; 0 where what it computes on is no clip at all.
+        num_places: how many it was to have, as many on every rank.
         device: where the losses are computed.
     """
     global _shared
-    before, _shared = _shared, _share(num_clips, num_clips + num_missing, device)
+    before, _shared = _shared, _share(num_clips, num_places, device)
     try:
         yield
     finally:
@@ -65,7 +66,9 @@ def _share(num_clips: int, places: int, device: torch.device) -> SharedBatch:
     everyone = [torch.empty_like(own) for _ in range(num_ranks())]
     distributed.all_gather(everyone, own)
     counts = torch.cat(everyone).to(device)
-    return SharedBatch(places, counts, counts[own_rank()] * num_ranks() / counts.sum())
+    # No rank may have any: then nothing is learned from this step.
+    all_clips = counts.sum().clamp(min=1)
+    return SharedBatch(places, counts, counts[own_rank()] * num_ranks() / all_clips)
 
 
 def _place_of_exchange(device: torch.device) -> torch.device:
@@ -166,25 +169,29 @@ def gather_clips(clips: Float[Tensor, "batch *rest"]) -> GatheredClips:
     # Of the padded batches one after the other, those places first that hold a clip.
     holds = numbers % each < counts.repeat_interleave(each, output_size=places)
     order = holds.logical_not().byte().argsort(stable=True)
-    return GatheredClips(GatherClips.apply(clips, order, first), are_there, first)
+    own = counts[own_rank()]
+    return GatheredClips(GatherClips.apply(clips, order, first, own), are_there, first)
 
 
 class GatherClips(torch.autograd.Function):
     """All ranks' clips forward; back, the sum over ranks of the gradient of this rank's own."""
 
     @staticmethod
-    def forward(ctx: Any, clips: Tensor, order: Tensor, first: Tensor) -> Tensor:
-        """`(B, ...)` of this rank -> `(ranks B, ...)`, in the order given."""
+    def forward(ctx: Any, clips: Tensor, order: Tensor, first: Tensor, own: Tensor) -> Tensor:
+        """`(B, ...)`, of which `own` are clips -> `(ranks B, ...)`, in the order given."""
         everyone = [torch.empty_like(clips) for _ in range(num_ranks())]
         distributed.all_gather(everyone, clips.contiguous())
-        ctx.save_for_backward(first + torch.arange(len(clips), device=clips.device))
+        ctx.save_for_backward(first, own)
         return torch.cat(everyone)[order]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
-        """`(ranks B, ...)` -> `(B, ...)`; what a place without a clip gets is let go of later."""
-        (own,) = ctx.saved_tensors
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        """`(ranks B, ...)` -> `(B, ...)`, 0 for a place without a clip."""
+        first, own = ctx.saved_tensors
         gradient = outputs[0].clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(gradient)
-        return gradient[own.clamp(max=len(gradient) - 1)], None, None
+        places = torch.arange(len(gradient) // num_ranks(), device=gradient.device)
+        found = gradient[(first + places).clamp(max=len(gradient) - 1)]
+        is_clip = (places < own).view(-1, *[1] * (gradient.ndim - 1))
+        return torch.where(is_clip, found, 0), None, None, None
