@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from worldmodel import runs
+from worldmodel.cli import main
 from worldmodel.errors import InputError
 from worldmodel.runs import RUN_FOLDER, choose_run, new_version
 
@@ -28,6 +29,7 @@ SLURM = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Each test stands for a process of its own."""
+    monkeypatch.setattr(sys, "argv", ["worldmodel"])
     for name in (RUN_FOLDER, "LOCAL_RANK", "RANK", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -35,7 +37,6 @@ def alone(monkeypatch):
 def test_choose_run__other_ranks_take_the_folder_of_rank_0(tmp_path, monkeypatch):
     folder, checkpoint = choose_run(tmp_path, None, max_steps=5)
     assert folder == tmp_path / "version_0" and checkpoint is None
-    folder.mkdir()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert choose_run(tmp_path, None, max_steps=5)[0] == folder
 
@@ -44,6 +45,49 @@ def test_new_version__counts_on(tmp_path):
     for name in ("version_0", "version_7", "version_x"):
         (tmp_path / name).mkdir()
     assert new_version(tmp_path).name == "version_8"
+
+
+def test_new_version__every_job_has_one_of_its_own(tmp_path):
+    at_once, found = threading.Barrier(8), []
+
+    def ask() -> None:
+        at_once.wait()
+        found.append(new_version(tmp_path / "runs").name)
+
+    asking = [threading.Thread(target=ask) for _ in range(8)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join()
+    assert sorted(found) == [f"version_{number}" for number in range(8)]
+
+
+def test_new_version__what_cannot_be_made_is_said_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot make .*file/version_0: Not a directory"):
+        new_version(tmp_path / "file")
+    command = ("fit", "--config", SMALL, "--trainer.default_root_dir", str(tmp_path / "file"))
+    assert main(list(command)) == 2
+
+
+def test_fit__a_run_that_cannot_begin_leaves_no_folder(tmp_path, capsys):
+    command = ("fit", "--config", SMALL, "--data.num_frames", "4")
+    assert main([*command, "--trainer.default_root_dir", str(tmp_path)]) == 2
+    assert "need clips of 8 frames" in capsys.readouterr().err
+    assert not list((tmp_path / "runs" / "small").glob("*"))
+
+
+def test_launch__what_ranks_of_another_launch_wait_for_is_not_cleared_away(tmp_path, monkeypatch):
+    for name, value in {**SLURM, "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    young, old = tmp_path / ".launch-11-0.json", tmp_path / ".launch-10-0.json"
+    for note in (young, old):
+        note.write_text("{}")
+    long_ago = old.stat().st_mtime - 3 * runs.WAIT_SECONDS
+    os.utime(old, (long_ago, long_ago))
+    choose_run(tmp_path, None, 5)
+    assert young.is_file()
+    assert not old.is_file()
 
 
 def test_choose_run__garbage_is_named(tmp_path):

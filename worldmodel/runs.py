@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from worldmodel.errors import InputError
@@ -31,7 +32,8 @@ def choose_run(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path,
         A version's folder, new unless the run goes on, and a checkpoint or None.
 
     Raises:
-        InputError: a checkpoint cannot be read, or rank 0 has not chosen in time.
+        InputError: a checkpoint cannot be read, no folder can be made, or rank 0 has not chosen in
+            time.
     """
     launch = launch_name()
     if launch is not None:
@@ -53,7 +55,7 @@ def choose_run(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path,
 
 
 def _choose(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path, Path | None]:
-    folder, checkpoint = new_version(runs), None
+    folder, checkpoint = None, None
     if ckpt_path is not None and (own := run_of_this_job(runs)) is not None:
         folder, last = own, own / "checkpoints" / "last.ckpt"
         keep_metrics(folder)
@@ -76,7 +78,7 @@ def _choose(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path, Pa
     elif ckpt_path is not None:
         checkpoint = Path(ckpt_path)
         say(f"resuming {checkpoint} at step {read_checkpoint(checkpoint)['global_step']}")
-    return folder, checkpoint
+    return folder or new_version(runs), checkpoint
 
 
 def run_of_this_job(runs: Path) -> Path | None:
@@ -124,7 +126,10 @@ def _tell(note: Path, chosen: tuple[Path, Path | None]) -> None:
     content = {"folder": str(folder), "checkpoint": checkpoint and str(checkpoint)}
     note.parent.mkdir(parents=True, exist_ok=True)
     for old in note.parent.glob(".launch-*.json"):
-        old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another launch may be clearing up as well
+            # Ranks of another launch of this name may still be waiting for a younger one.
+            if time.time() - old.stat().st_mtime > 2 * WAIT_SECONDS:
+                old.unlink()
     partial = note.with_suffix(".partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(note)
@@ -152,13 +157,30 @@ def newest_checkpoint(runs: Path) -> Path | None:
 
 
 def new_version(runs: Path) -> Path:
-    """The first `version_N` that no earlier run has."""
-    taken = [
-        int(match.group(1))
-        for path in runs.glob("version_*")
-        if (match := re.fullmatch(r"version_(\d+)", path.name))
-    ]
-    return runs / f"version_{max(taken, default=-1) + 1}"
+    """The first `version_N` that no run has, made at once: another job may ask at this moment.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    while True:
+        taken = [
+            int(match.group(1))
+            for path in runs.glob("version_*")
+            if (match := re.fullmatch(r"version_(\d+)", path.name))
+        ]
+        folder = runs / f"version_{max(taken, default=-1) + 1}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise InputError(f"{runs} is no folder; move it away") from None
+        except OSError as error:
+            raise InputError(
+                f"cannot make {folder}: {error.strerror or error}. Give "
+                "--trainer.default_root_dir a folder that can be written to"
+            ) from error
+        else:
+            return folder
 
 
 def keep_metrics(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """`fit` and `validate`: Lightning's command line."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ class TrainCLI(LightningCLI):
 
     def __init__(self, args: list[str] | None = None) -> None:
         keep_freed_memory()
+        self.folder: Path | None = None
+        try:
+            self._run(args)
+        except BaseException:
+            if self.folder is not None:
+                with suppress(OSError):  # made for a run that never came to write anything
+                    self.folder.rmdir()
+            raise
+
+    def _run(self, args: list[str] | None) -> None:
         super().__init__(
             WorldModelTask,
             ClipDataModule,
@@ -107,9 +118,9 @@ class TrainCLI(LightningCLI):
                 "how long shall it train? Set trainer.max_steps (the schedule needs it too)"
             )
         runs = Path(config.trainer.default_root_dir or ".") / "runs" / config.name
-        folder, checkpoint = choose_run(runs, config.ckpt_path, config.trainer.max_steps)
+        self.folder, checkpoint = choose_run(runs, config.ckpt_path, config.trainer.max_steps)
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
-        config.checkpoint.dirpath = str(folder / "checkpoints")
+        config.checkpoint.dirpath = str(self.folder / "checkpoints")
 
     def instantiate_classes(self) -> None:
         try:
