@@ -23,6 +23,7 @@ from worldmodel.cli import main
 from worldmodel.cost import count_step
 from worldmodel.data.encode import encode_video
 from worldmodel.data.shards import write_shard
+from worldmodel.export import export_model
 from worldmodel.models.checkpoint import load_model
 from worldmodel.runs import RUN_FOLDER
 from worldmodel.task import WorldModelTask
@@ -104,6 +105,42 @@ def test_fit__same_seed_same_weights(shards, trained, tmp_path):
     fit(shards, tmp_path / "c", *VALIDATED, "--seed_everything", "5")
     c = weights(next((tmp_path / "c").rglob("last.ckpt")))
     assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_fit__begins_with_the_weights_of_another_run(shards, trained, tmp_path):
+    run = trained / "runs" / "small" / "version_0"
+    nothing = ("--trainer.max_steps", "1", "--model.optim.lr", "1e-30")
+    assert fit(shards, tmp_path, *nothing, "--model.init_from", str(run)) == 0
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 1
+    before = load_model(run).network.state_dict()
+    after = load_model(last).network.state_dict()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight)
+    export = export_model(last, tmp_path / "export")
+    began = json.loads((export / "config.json").read_text())["began_with"]
+    assert began["source"] == "runs/small/version_0"
+    assert (began["sha256"], began["global_step"]) == (load_model(run).sha256, 6)
+    assert "`runs/small/version_0`, after 6 steps" in (export / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--model.init_from", "nowhere"), "there is no checkpoint at nowhere"),
+        (("--model.init_from", "RUN", "--model.top_down", "true"), "top_down is True here"),
+        (
+            ("--model.init_from", "RUN", "--model.encoder.num_heads", "4"),
+            "encoder.num_heads is 4 here and 2 there",
+        ),
+        (("--model.init_from", "tiny"), "encoder.size is 32 here and 64 there"),
+    ],
+)
+def test_fit__what_it_cannot_begin_with_is_named(shards, trained, tmp_path, capsys, more, message):
+    words = [str(trained / "runs" / "small") if word == "RUN" else word for word in more]
+    assert fit(shards, tmp_path, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
 def test_fit__keeps_as_many_checkpoints_as_it_is_told(shards, tmp_path):

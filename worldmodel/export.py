@@ -125,6 +125,8 @@ def describe_export(
     described |= stored
     described["clip"] = {"num_frames": clip.num_frames, "fps": clip.fps, "size": clip.size}
     described["normalisation"] = NORMALISATION
+    if began_with := stored.get("began_with"):
+        described["began_with"] = began_with | {"source": public_pattern(began_with["source"])}
     described["data"] = dict(stored.get("data") or {}) | {"sets": training_sets(run)}
     described["training"] = {"command": None if command is None else " ".join(command.split())}
     described["training"] |= training_settings(run)
@@ -172,7 +174,9 @@ def training_settings(run: Mapping[str, Any]) -> dict[str, Any]:
     ):
         settings |= {name: source[name] for name in names if name in source}
     method = {
-        name: value for name, value in run["model"].items() if name not in ("encoder", "levels")
+        name: value
+        for name, value in run["model"].items()
+        if name not in ("encoder", "levels", "init_from")
     }
     return settings | {"method": method}
 

@@ -115,6 +115,16 @@ def levels_table(levels: Sequence[Mapping[str, Any]], fps: float) -> str:
     return table(head, rows)
 
 
+def _beginning(began_with: Mapping[str, Any] | None) -> list[list[str]]:
+    if began_with is None:
+        return []
+    steps = _plain(began_with["global_step"])
+    return [
+        ["began with the weights of", f"`{began_with['source']}`, after {steps} steps"],
+        ["SHA-256 of these", f"`{began_with['sha256']}`"],
+    ]
+
+
 def training_text(config: Mapping[str, Any]) -> str:
     """Command, seed, data and settings, as far as they are known."""
     training, data, clip = config["training"], config["data"], config["clip"]
@@ -122,6 +132,7 @@ def training_text(config: Mapping[str, Any]) -> str:
     rows = [
         ["seed", _plain(training.get("seed"))],
         ["optimizer steps", _plain(config["global_step"])],
+        *_beginning(config.get("began_with")),
         [
             "clips",
             f"{clip['num_frames']} frames at {clip['fps']:g} a second, "

@@ -22,6 +22,7 @@ from worldmodel.losses.prediction import PredictionLoss, SquaredError
 from worldmodel.losses.ranks import shared_batch
 from worldmodel.losses.regularizers import Regularizer, SIGReg
 from worldmodel.losses.scopes import SCOPES
+from worldmodel.models.checkpoint import model_to_begin_with
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 from worldmodel.models.target import SameEncoder, Target
@@ -46,6 +47,11 @@ class WorldModelTask(LightningModule):
         top_down: whether each predictor also reads the states of the slower level above it.
         spikes: which steps of the optimizer are left out.
         compute: how the same numbers are had faster, or with less memory.
+        init_from: a trained model of the same architecture to begin with instead of fresh weights:
+            a checkpoint, a run's folder, an export, `hf://org/name`, or a shipped model's name.
+
+    Raises:
+        InputError: a choice is out of range, or `init_from` is missing or of another architecture.
     """
 
     def __init__(
@@ -63,10 +69,20 @@ class WorldModelTask(LightningModule):
         top_down: bool = False,
         spikes: SpikeConfig = SpikeConfig(),  # noqa: B008 - frozen
         compute: ComputeConfig = ComputeConfig(),  # noqa: B008 - frozen
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder_config, self.level_configs = encoder, tuple(levels)
         self.hierarchy = Hierarchy(encoder, self.level_configs, top_down)
+        self.began_with: dict[str, Any] | None = None
+        if init_from is not None:
+            model = model_to_begin_with(init_from, encoder, self.level_configs, top_down)
+            self.hierarchy.load_state_dict(model.network.state_dict())
+            self.began_with = {
+                "source": init_from,
+                "sha256": model.sha256,
+                "global_step": model.global_step,
+            }
         self.prediction_loss = prediction_loss or SquaredError()
         self.prediction_loss.attach(self.hierarchy)
         self.regularizers = scope_modules(regularizer or SIGReg(), scope_regularizers or {})
@@ -229,6 +245,8 @@ class WorldModelTask(LightningModule):
             },
             "data": {"left_out": list(getattr(datamodule, "left_out", ()))},
         }
+        if self.began_with is not None:
+            checkpoint["worldmodel"]["began_with"] = self.began_with
         checkpoint["spikes"] = self.guard.state_dict()
         checkpoint["rng_state"] = {"torch": torch.get_rng_state()}
         if torch.cuda.is_available():

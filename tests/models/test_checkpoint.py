@@ -1,11 +1,11 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from worldmodel.errors import InputError
-from worldmodel.models.checkpoint import load_model, read_checkpoint
+from worldmodel.models.checkpoint import load_model, model_to_begin_with, read_checkpoint
 
 
 @pytest.fixture
@@ -104,3 +104,25 @@ def test_load_model__a_run_is_its_last_checkpoint(checkpoint, tmp_path):
 def test_load_model__an_empty_folder(tmp_path):
     with pytest.raises(InputError, match="is empty: give a file such as"):
         load_model(tmp_path)
+
+
+def test_model_to_begin_with__draws_no_random_number(checkpoint, encoder_config, level_configs):
+    """So that what a training draws afterwards is the same with and without."""
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    model = model_to_begin_with(checkpoint, encoder_config, level_configs, top_down=False)
+    assert torch.equal(torch.rand(3), expected)
+    assert model.global_step == torch.load(checkpoint, weights_only=True)["global_step"]
+
+
+def test_model_to_begin_with__another_share_of_the_loss_is_no_other_network(
+    checkpoint, encoder_config, level_configs
+):
+    heavier = [replace(level_configs[0], weight=2.0), *level_configs[1:]]
+    assert model_to_begin_with(checkpoint, encoder_config, heavier, top_down=False)
+    with pytest.raises(InputError, match="there are 2 levels here and 3 there"):
+        model_to_begin_with(checkpoint, encoder_config, level_configs[:2], top_down=False)
+    farther = [replace(level_configs[0], horizons=(1, 4)), *level_configs[1:]]
+    with pytest.raises(InputError, match=r"levels\.0\.horizons is \(1, 4\) here and \(1, 2\)"):
+        model_to_begin_with(checkpoint, encoder_config, farther, top_down=False)

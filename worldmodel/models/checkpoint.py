@@ -6,8 +6,8 @@ and go by their name.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,51 @@ def build_trained(
         hierarchy = build_hierarchy(config)
     hierarchy.load_state_dict(dict(weights))
     return hierarchy.eval().requires_grad_(False)
+
+
+def model_to_begin_with(
+    source: str | Path, encoder: EncoderConfig, levels: Sequence[LevelConfig], top_down: bool
+) -> LoadedModel:
+    """A trained model of a given architecture, whose weights a training shall begin with.
+
+    Args:
+        source: as for `load_model`.
+        encoder: of the architecture that is asked for, as the following.
+        levels: from the fastest to the slowest.
+        top_down: see `Hierarchy`.
+
+    Raises:
+        InputError: the model is missing, or its architecture is another.
+    """
+    model = load_model(source)
+    if not isinstance(model.network, Hierarchy):
+        raise InputError(f"model.init_from: {source} is not a model of `worldmodel fit`")
+    here = [
+        ("encoder", asdict(encoder)),
+        *((f"levels.{number}", asdict(each)) for number, each in enumerate(levels)),
+    ]
+    there = [
+        asdict(EncoderConfig(**_with_tuples(model.config["encoder"]))),
+        *(asdict(LevelConfig(**_with_tuples(level))) for level in model.config["levels"]),
+    ]
+    differences = [
+        f"{place}.{name} is {own[name]} here and {other[name]} there"
+        for (place, own), other in zip(here, there, strict=False)
+        for name in own
+        # A level's share of the loss is no part of the network.
+        if own[name] != other[name] and name != "weight"
+    ]
+    if len(here) != len(there):
+        differences.append(f"there are {len(here) - 1} levels here and {len(there) - 1} there")
+    if top_down != model.network.top_down:
+        differences.append(f"top_down is {top_down} here and {not top_down} there")
+    if differences:
+        raise InputError(
+            f"model.init_from: {source} has another architecture than the configuration: "
+            f"{'; '.join(differences[:3])}. Take encoder, levels and top_down from the "
+            "configuration that made it"
+        )
+    return model
 
 
 def _misfit(described: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
