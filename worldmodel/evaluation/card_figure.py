@@ -21,6 +21,7 @@ from worldmodel.evaluation.card import (
     unit,
 )
 from worldmodel.evaluation.figures import BLACK, BLUE, DPI, ORANGE, RED
+from worldmodel.evaluation.section_tables import interval, number
 
 # Shape and word say the same as the colour, so that the picture can be read without it.
 LOOKS = {
@@ -167,14 +168,16 @@ def _write(axes: Any, row: Row) -> None:
 
 def raw_text(measure: Mapping[str, Any]) -> str:
     """A measured score as the report has it, and on a second line what it has to beat."""
-    interval, strongest = measure["interval"], measure["strongest_null"]
-    spread = f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    best = f", {strongest['name'].replace('_', ' ')} {strongest['score']:.2f}" if strongest else ""
+    strongest = measure["strongest_null"]
+    spread = f" ({interval(measure['interval'])})" if measure["interval"] else ""
+    best = ""
+    if strongest:
+        best = f", {strongest['name'].replace('_', ' ')} {number(strongest['score'])}"
     tested = measure["p_holm"].get("chance")
     p = "" if tested is None else ", p <.001" if tested < 0.001 else f", p {tested:.2g}"
     return (
-        f"{unit(measure['metric'])} {measure['score']:.2f}{spread}\n"
-        f"chance {measure['chance']:.2f}{best}{p}"
+        f"{unit(measure['metric'])} {number(measure['score'])}{spread}\n"
+        f"chance {number(measure['chance'])}{best}{p}"
     )
 
 

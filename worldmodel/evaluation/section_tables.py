@@ -15,7 +15,7 @@ def number(value: Any, digits: int = 2) -> str:
         return "-"
     if isinstance(value, int):
         return str(value)
-    return f"{value:.{digits}f}"
+    return f"{value:z.{digits}f}"  # z: never -0.00
 
 
 def chance_text(p: float | None) -> str:
@@ -25,7 +25,7 @@ def chance_text(p: float | None) -> str:
 
 def interval(values: Sequence[float] | None, digits: int = 2) -> str:
     """An interval for people."""
-    return "-" if values is None else f"{values[0]:.{digits}f} to {values[1]:.{digits}f}"
+    return "-" if values is None else " to ".join(number(value, digits) for value in values)
 
 
 def table(head: Sequence[str], rows: Rows) -> str:
@@ -169,8 +169,8 @@ def motion_table(section: Section) -> str:
             null = some["null"]["untrained"]
             parts.append(
                 f"{part.capitalize()}{' hidden' if part == 'partly' else ''}: r2 "
-                f"{some['r2']:.2f} ({interval(some['ci95_r2'])}), untrained {null['r2']:.2f}, "
-                f"{some['num_frames']} frames, level {some['level']}."
+                f"{number(some['r2'])} ({interval(some['ci95_r2'])}), untrained "
+                f"{number(null['r2'])}, {some['num_frames']} frames, level {some['level']}."
             )
     return "\n\n".join(parts)
 
