@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,6 +87,18 @@ def test_validation__a_clip_that_stands_for_none_is_weighed_as_those_it_stands_f
     assert moved.is_filler
     assert not clip.is_filler
     assert (clip.num_clips, clip.num_places) == (2, 2)
+
+
+def test_checkpoint__what_its_first_weights_were_shown_is_not_left_out(task, monkeypatch):
+    data = SimpleNamespace(left_out=["solidity", "support"])
+    monkeypatch.setattr(WorldModelTask, "trainer", SimpleNamespace(datamodule=data))
+    checkpoint: dict = {}
+    task.on_save_checkpoint(checkpoint)
+    assert checkpoint["worldmodel"]["data"] == {"left_out": ["solidity", "support"]}
+    task.began_with = {"source": "a", "sha256": "b", "global_step": 1, "left_out": ["support"]}
+    task.on_save_checkpoint(checkpoint)
+    assert checkpoint["worldmodel"]["data"] == {"left_out": ["support"]}
+    assert checkpoint["worldmodel"]["began_with"] == task.began_with
 
 
 def test_training__every_parameter_gets_a_gradient(task, clip):

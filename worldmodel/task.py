@@ -82,6 +82,7 @@ class WorldModelTask(LightningModule):
                 "source": init_from,
                 "sha256": model.sha256,
                 "global_step": model.global_step,
+                "left_out": list(model.config.get("data", {}).get("left_out", ())),
             }
         self.prediction_loss = prediction_loss or SquaredError()
         self.prediction_loss.attach(self.hierarchy)
@@ -233,6 +234,9 @@ class WorldModelTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to build the model again without this class, and the random state."""
         datamodule = getattr(self.trainer, "datamodule", None)
+        left_out = list(getattr(datamodule, "left_out", ()))
+        if self.began_with is not None:  # what its weights had been shown is known to this one too
+            left_out = [kind for kind in left_out if kind in self.began_with["left_out"]]
         checkpoint["worldmodel"] = {
             "version": __version__,
             "encoder": asdict(self.encoder_config),
@@ -243,7 +247,7 @@ class WorldModelTask(LightningModule):
                 "fps": getattr(datamodule, "fps", None),
                 "size": self.hierarchy.size,
             },
-            "data": {"left_out": list(getattr(datamodule, "left_out", ()))},
+            "data": {"left_out": left_out},
         }
         if self.began_with is not None:
             checkpoint["worldmodel"]["began_with"] = self.began_with
