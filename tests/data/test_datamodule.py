@@ -187,6 +187,7 @@ def test_setup__a_broken_shard_is_named_and_few_are_left_out(
         ({"num_frames": -3}, "data.num_frames must be at least 1, got -3"),
         ({"size": 0}, "data.size must be at least 1"),
         ({"zoom": 0.5}, "data.zoom must be 1 to 4.0, got 0.5"),
+        ({"color_jitter": 1.5}, "data.color_jitter must be true, false or a share 0 to 1, got 1.5"),
         ({"num_workers": -1}, "data.num_workers must be at least 0"),
         ({"fps": 0.0}, "data.fps must be above 0"),
     ],

@@ -45,8 +45,8 @@ def test_draw_clip__reaches_all_starts_and_flips_half() -> None:
 
 def test_draw_clip__zoom_colors_and_mirror_are_uniform_and_independent() -> None:
     draws = [sampling.draw_clip(0, epoch, "train-000003") for epoch in range(1200)]
-    table = np.array([(d.flip, d.zoom, d.gamma, *d.crop, d.start) for d in draws])
-    assert np.abs(np.corrcoef(table.T) - np.eye(6)).max() < 0.1
+    table = np.array([(d.flip, d.zoom, d.gamma, *d.crop, d.start, d.colored) for d in draws])
+    assert np.abs(np.corrcoef(table.T) - np.eye(7)).max() < 0.1
     for column in table.T[1:]:
         assert stats.kstest(column, "uniform").pvalue > 0.001
     counts = np.bincount([draw.channels for draw in draws], minlength=6)

@@ -121,14 +121,21 @@ def test_clip_dataset__zoom_shows_a_drawn_part_of_the_picture_larger(tmp_path: P
 
 
 def test_clip_dataset__colors_are_one_draw_for_all_frames(refs: list[SampleRef]) -> None:
-    colored = ClipDataset(refs, 4, 8.0, 16, color_jitter=True, random_start=True)
-    plain = ClipDataset(refs, 4, 8.0, 16, random_start=True)
-    for epoch in range(8):
+    always, half, never = (
+        ClipDataset(refs, 4, 8.0, 16, color_jitter=share, random_start=True)
+        for share in (1.0, 0.5, 0.0)
+    )
+    num_colored = 0
+    for epoch in range(16):
         request = ClipRequest(epoch, 0)
         draw = sampling.draw_clip(0, epoch, refs[0].key)
-        frames = plain[request].frames[0].permute(0, 2, 3, 1).numpy()
-        found = colored[request].frames[0].permute(0, 2, 3, 1).numpy()
-        assert np.array_equal(found, color_clip(frames, draw.channels, draw.gamma))
+        plain, colored, other = (
+            clips[request].frames[0].permute(0, 2, 3, 1).numpy() for clips in (never, always, half)
+        )
+        assert np.array_equal(colored, color_clip(plain, draw.channels, draw.gamma))
+        assert np.array_equal(other, colored if draw.colored < 0.5 else plain)
+        num_colored += draw.colored < 0.5
+    assert 4 <= num_colored <= 12
 
 
 def test_clip_dataset__fixed_clips_are_the_middle_every_time(refs: list[SampleRef]) -> None:
@@ -172,7 +179,7 @@ def test_clip_dataset__truth_is_that_of_the_frames(tmp_path: Path) -> None:
     assert batch.truth[0].state["camera_pose"].shape == (4, 3, 4)
     with pytest.raises(InputError, match=r"cannot follow frames scaled to 16; use size=32"):
         ClipDataset(refs, 4, 8.0, 16, with_truth=True)[0]
-    for varied in ({"flip": True}, {"color_jitter": True}, {"zoom": 1.5}, {"random_start": True}):
+    for varied in ({"flip": True}, {"color_jitter": 0.5}, {"zoom": 1.5}, {"random_start": True}):
         with pytest.raises(ValueError, match="with_truth needs fixed clips"):
             ClipDataset(refs, 4, 8.0, 32, with_truth=True, **varied)
 

@@ -50,8 +50,8 @@ class ClipDataModule(LightningDataModule):
         size: pixels a side.
         flip: mirror half of the training clips left to right.
         zoom: most that a training clip is magnified; 1 shows all of it.
-        color_jitter: exchange red, green and blue of training clips, and change their brightness by
-            a power of 2/3 to 3/2.
+        color_jitter: share of training clips whose red, green and blue are exchanged and whose
+            brightness is changed by a power of 2/3 to 3/2; true for all of them.
         clips_per_video: starts drawn of a training video at once; all its clips cost one decode,
             and are in one batch.
         num_workers: processes that decode; 0 decodes in the training process.
@@ -80,7 +80,7 @@ class ClipDataModule(LightningDataModule):
         size: int = 64,
         flip: bool = True,
         zoom: float = 1.0,
-        color_jitter: bool = False,
+        color_jitter: bool | float = False,
         clips_per_video: int = 1,
         num_workers: int = 0,
         seed: int | None = None,
@@ -108,6 +108,10 @@ class ClipDataModule(LightningDataModule):
             raise InputError(
                 "data.max_broken_share must be 0 to 1 and data.cache_gb above 0, got "
                 f"{max_broken_share} and {cache_gb}"
+            )
+        if not 0 <= color_jitter <= 1:
+            raise InputError(
+                f"data.color_jitter must be true, false or a share 0 to 1, got {color_jitter}"
             )
         if not 1 <= zoom <= MAX_ZOOM:
             raise InputError(f"data.zoom must be 1 to {MAX_ZOOM}, got {zoom}")
@@ -234,7 +238,7 @@ class ClipDataModule(LightningDataModule):
             self.size,
             flip=training and self.flip,
             zoom=self.zoom if training else 1.0,
-            color_jitter=training and self.color_jitter,
+            color_jitter=float(self.color_jitter) if training else 0.0,
             seed=self.seed,
             decoder=self.decoder,
             random_start=training,

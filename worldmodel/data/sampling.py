@@ -44,6 +44,7 @@ class Draw:
         zoom: in [0, 1), how much of the allowed magnification is used.
         channels: 0 to 5, in which order red, green and blue are taken; 0 leaves them.
         gamma: in [0, 1), how bright the clip becomes; 0.5 leaves it as it is.
+        colored: in [0, 1); below the share of clips whose colours change, these do.
     """
 
     start: float
@@ -52,6 +53,7 @@ class Draw:
     zoom: float = 0.0
     channels: int = 0
     gamma: float = 0.5
+    colored: float = 0.0
 
 
 # What validation and evaluation see: the middle, as it is.
@@ -177,7 +179,8 @@ def draw_clip(seed: int, epoch: int, key: str, visit: int = 0) -> Draw:
     start, across, down = (word / 2**64 for word in words[:3])
     # A double has 53 bits: the largest words would round to 1.
     below_one = 1 - 2**-53
-    # The last word's bits are shared out: 1 for the mirror, 16 each for what follows.
+    # The last word's bits are shared out: 1 for the mirror, 15 for whether colours change, 16 each
+    # for what follows.
     last = words[3]
     return Draw(
         start=min(start, below_one),
@@ -186,6 +189,7 @@ def draw_clip(seed: int, epoch: int, key: str, visit: int = 0) -> Draw:
         zoom=(last >> 16 & 0xFFFF) / 2**16,
         channels=(last >> 32 & 0xFFFF) % len(CHANNEL_ORDERS),
         gamma=(last >> 48) / 2**16,
+        colored=(last >> 1 & 0x7FFF) / 2**15,
     )
 
 

@@ -58,7 +58,8 @@ class ClipDataset(Dataset[ClipBatch]):
         flip: mirror half of the clips.
         zoom: most that a clip is magnified, at least 1: how much is drawn, and where the square is
             cut out.
-        color_jitter: exchange red, green and blue, and change the brightness, per clip.
+        color_jitter: share of clips whose red, green and blue are exchanged and whose brightness
+            is changed.
         seed: of everything that is drawn.
         decoder: which library decodes.
         random_start: draw start and crop anew in each epoch; else the middle, never mirrored.
@@ -77,7 +78,7 @@ class ClipDataset(Dataset[ClipBatch]):
         size: int,
         flip: bool = False,
         zoom: float = 1.0,
-        color_jitter: bool = False,
+        color_jitter: float = 0.0,
         seed: int = 0,
         decoder: Backend = "auto",
         random_start: bool = False,
@@ -85,7 +86,7 @@ class ClipDataset(Dataset[ClipBatch]):
         clips_per_video: int = 1,
     ) -> None:
         self.rates = tuple(fps) if isinstance(fps, Sequence) else (float(fps),)
-        varied = flip or color_jitter or random_start or zoom > 1
+        varied = flip or color_jitter > 0 or random_start or zoom > 1
         if with_truth and (varied or clips_per_video * len(self.rates) > 1):
             raise ValueError("truth belongs to frames as they are: with_truth needs fixed clips")
         self.refs = refs
@@ -149,11 +150,12 @@ class ClipDataset(Dataset[ClipBatch]):
             )
             for number, draw in enumerate(draws)
         ]
-        if self.color_jitter:
-            pixels = [
-                transforms.color_clip(each, draw.channels, draw.gamma)
-                for each, draw in zip(pixels, draws, strict=True)
-            ]
+        pixels = [
+            transforms.color_clip(each, draw.channels, draw.gamma)
+            if draw.colored < self.color_jitter
+            else each
+            for each, draw in zip(pixels, draws, strict=True)
+        ]
         shape = (len(clips), self.num_frames, self.size, self.size, 3)
         joined = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         return ClipBatch(
