@@ -82,7 +82,7 @@ class WorldModelTask(LightningModule):
                 "source": init_from,
                 "sha256": model.sha256,
                 "global_step": model.global_step,
-                "left_out": list(model.config.get("data", {}).get("left_out", ())),
+                "left_out": list((model.config.get("data") or {}).get("left_out", ())),
             }
         self.prediction_loss = prediction_loss or SquaredError()
         self.prediction_loss.attach(self.hierarchy)

@@ -237,7 +237,7 @@ def model_to_begin_with(
 
     Args:
         source: as for `load_model`.
-        encoder: of the architecture that is asked for, as the following.
+        encoder: of the configuration, as the following.
         levels: from the fastest to the slowest.
         top_down: see `Hierarchy`.
 
