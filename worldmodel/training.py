@@ -53,11 +53,10 @@ class TrainCLI(LightningCLI):
         self.folder: Path | None = None
         try:
             self._run(args)
-        except BaseException:
+        finally:
             if self.folder is not None:
-                with suppress(OSError):  # made for a run that never came to write anything
+                with suppress(OSError):  # not empty, unless the run never came to write anything
                     self.folder.rmdir()
-            raise
 
     def _run(self, args: list[str] | None) -> None:
         super().__init__(
