@@ -29,6 +29,10 @@ class ComputeConfig:
     activation_checkpointing: bool = False
     """Compute what layers found again in the backward pass instead of keeping it: a third more
     operations, and a fraction of the memory."""
+    cuda_graph: bool = False
+    """Record the step of one GPU once and replay it since (`cuda_graph.py`): for models so small
+    that the GPU would wait for the processor. Directions and negatives are drawn on the GPU, by
+    other numbers than otherwise; what is learned is the same."""
 
 
 def check_compiler(device: torch.device) -> None:

@@ -16,6 +16,7 @@ from worldmodel import __version__
 from worldmodel.blanks import BlankConfig, draw_blanks
 from worldmodel.clips import ClipBatch
 from worldmodel.compute import ComputeConfig, check_compiler, compile_parts, shard_parts
+from worldmodel.cuda_graph import RecordedStep, StepResult, why_not_recorded
 from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.prediction import PredictionLoss, SquaredError
@@ -94,6 +95,8 @@ class WorldModelTask(LightningModule):
         self.optim = optim
         self.guard = SpikeGuard(spikes)
         self.compute_config, self._prepared = compute, False
+        self.recorded: RecordedStep | None = None
+        self._is_replay = False  # whether the last training step was one
         self.hierarchy.activation_checkpointing = compute.activation_checkpointing
 
     def configure_model(self) -> None:
@@ -108,6 +111,16 @@ class WorldModelTask(LightningModule):
         if self.device_mesh is not None:
             mesh = self.device_mesh["data_parallel"]
             shard_parts((self.hierarchy, self.target), others, mesh)
+        if self.compute_config.cuda_graph:
+            reason = why_not_recorded(
+                self.trainer.strategy.root_device,
+                self.trainer.world_size,
+                str(self.trainer.precision),
+                ["model.blanks"] if self.blanks.share else [],
+            )
+            if reason is not None:
+                raise InputError(f"model.compute.cuda_graph is true, but {reason}; set it to false")
+            self.recorded = RecordedStep(self, self._find)
 
     def objective(self, batch: ClipBatch) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
         """Losses of every level, and what they were computed from."""
@@ -155,20 +168,36 @@ class WorldModelTask(LightningModule):
         ]
         return torch.stack(terms).sum()
 
-    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
+    def _find(self, batch: ClipBatch) -> StepResult:
         losses, seen = self.objective(batch)
-        loss = self.total(losses)
-        self._log("train", loss, losses, len(batch))
-        return {"loss": loss, **seen}
+        return StepResult(self.total(losses), losses, seen)
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
+        self._is_replay = self.recorded is not None and self.recorded.takes(batch)
+        if self.recorded is not None and self._is_replay:
+            found = self.recorded.replay(batch, self.global_step)
+        else:
+            found = self._find(batch)
+        self._log("train", found.loss, found.losses, len(batch))
+        return {"loss": found.loss, **found.seen}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward pass; that of a replayed step is done already."""
+        if self.recorded is not None and self._is_replay:
+            self.recorded.hand_over(1 / self.trainer.accumulate_grad_batches)
+        else:
+            super().backward(loss, *args, **kwargs)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
-        losses, seen = self.objective(batch)
-        loss = self.total(losses)
+        found = self._find(batch)
         rows = batch.counted
         # As many on every rank: clips that are missing have been weighed already.
-        self._log("val", loss, losses, batch.num_places if batch.num_missing else len(rows))
+        self._log(
+            "val", found.loss, found.losses, batch.num_places if batch.num_missing else len(rows)
+        )
+        seen = found.seen
         return {
-            "loss": loss,
+            "loss": found.loss,
             "targets": [level[rows] for level in seen["targets"]],
             "predicted": [{h: p[rows] for h, p in level.items()} for level in seen["predicted"]],
         }
@@ -182,7 +211,8 @@ class WorldModelTask(LightningModule):
         for number, level in enumerate(losses):
             values |= {f"{stage}/level{number}/{name}": value for name, value in level.items()}
         self.log_dict(
-            {name: value.detach() for name, value in values.items()},
+            # A replay writes its numbers where the one before did.
+            {name: value.detach().clone() for name, value in values.items()},
             batch_size=batch_size,
             sync_dist=stage == "val",
         )

@@ -81,7 +81,7 @@ def test_throughput__steps_of_several_batches(trainer, module, clock):
 def test_throughput__mfu_where_the_peak_is_known(trainer, module, clock, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        throughput, "get_available_flops", lambda device, kind: asked.append(kind) or 1e12
+        throughput, "get_available_flops", lambda device, kind: asked.append(kind) or 10**12
     )
     trainer.strategy.root_device = torch.device("cuda")
     callback = Throughput(every_n_steps=1)

@@ -93,4 +93,5 @@ def available_flops(trainer: Trainer) -> float | None:
         return None
     half = {"bf16": torch.bfloat16, "16": torch.float16}
     kind = next((half[name] for name in half if trainer.precision.startswith(name)), torch.float32)
-    return get_available_flops(device, kind)
+    flops = get_available_flops(device, kind)
+    return None if flops is None else float(flops)

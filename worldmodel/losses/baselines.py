@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
+from worldmodel.losses.draws import seeded_generator
 from worldmodel.losses.prediction import PredictionLoss, mean_over_horizons
 from worldmodel.losses.ranks import gather_clips, own_part
 from worldmodel.models.hierarchy import Hierarchy
@@ -71,8 +72,7 @@ class InfoNCE(PredictionLoss):
                 "InfoNCE has nothing to tell the target from: one clip with one token per step at "
                 f"level {level}; raise data.batch_size or set other_steps to true"
             )
-        # Not waited for: a copy that is would have a GPU run dry.
-        chosen = self._candidates(everyone.shape[1], seed).to(target.device, non_blocking=True)
+        chosen = self._candidates(everyone.shape[1], seed, target.device)
         candidates = everyone[:, chosen]
         per_step = target.shape[2]
         own = torch.arange(target.shape[0] * per_step, device=target.device)
@@ -84,13 +84,15 @@ class InfoNCE(PredictionLoss):
             contrast(predicted, target, candidates, is_none, self.other_steps, self.temperature)
         )
 
-    def _candidates(self, count: int, seed: int) -> Int[Tensor, " chosen"]:
+    def _candidates(self, count: int, seed: int, device: torch.device) -> Int[Tensor, " chosen"]:
         """Numbers of the tokens of a step, over all ranks, that serve as negatives."""
         if not self.max_negatives or count <= self.max_negatives:
-            return torch.arange(count)
+            return torch.arange(count, device=device)
         # Drawn on the CPU: every rank and every kind of device then takes the same tokens.
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(count, generator=generator)[: self.max_negatives].sort().values
+        generator = seeded_generator(seed, torch.device("cpu"))
+        order = torch.rand(count, generator=generator, device=generator.device).argsort()
+        # Not waited for: a copy that is would have a GPU run dry.
+        return order[: self.max_negatives].sort().values.to(device, non_blocking=True)
 
 
 def mean_contrast(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from worldmodel.errors import InputError
+from worldmodel.losses.draws import seeded_generator
 from worldmodel.losses.kernels import CompilableLoss, compiled
 from worldmodel.losses.ranks import global_mean, own_weight
 
@@ -109,9 +110,7 @@ class CharacteristicDistance(torch.autograd.Function):
         else:
             kept = _first_turns(projected, points)
             sums = _mean_turns(kept, points)
-        # Not waited for: a copy that is would have a GPU run dry.
-        t = torch.tensor(points, dtype=projected.dtype).to(projected.device, non_blocking=True)
-        t = t[:, None, None]
+        t = _equally_spaced(points, projected)[:, None, None]
         normal = torch.exp(-t.square() / 2)
         means = global_mean(sums)
         off, imaginary_off = means[0] - normal, means[1]
@@ -131,6 +130,13 @@ class CharacteristicDistance(torch.autograd.Function):
         slopes = ctx.slopes * (outer / kept[0].numel())
         gradient = compiled(_turns_gradient) if ctx.compile_it else _turns_gradient
         return gradient(kept, slopes, ctx.points), None, None
+
+
+def _equally_spaced(points: Sequence[float], like: Tensor) -> Tensor:
+    """The points, made where they are used: a GPU waits for no copy, and none is recorded."""
+    first, last, device = points[0], points[-1], like.device
+    spaced = torch.linspace(first, last, len(points), dtype=torch.float64, device=device)
+    return spaced.to(like.dtype)
 
 
 def _first_turns(projected: Tensor, points: Sequence[float]) -> tuple[Tensor, ...]:
@@ -187,7 +193,7 @@ def random_directions(
     Drawn on the CPU and copied, they would have a GPU wait for the processor six times a step.
     """
     kind = torch.device("cpu") if device.type == "meta" else device
-    generator = torch.Generator(kind).manual_seed(seed)
+    generator = seeded_generator(seed, kind)
     directions = torch.randn(dim, count, generator=generator, device=kind)
     return (directions / directions.norm(dim=0)).to(device)
 

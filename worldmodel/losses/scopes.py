@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.errors import InputError
+from worldmodel.losses.draws import seeded_generator
 from worldmodel.losses.ranks import num_places
 
 
@@ -102,7 +103,9 @@ def draw_places(
     if keep >= places.shape[2]:
         return places
     # Drawn on the CPU: every rank and every kind of device then takes the same places.
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(len(places), places.shape[2], generator=generator).argsort(dim=1)
+    generator = seeded_generator(seed, torch.device("cpu"))
+    order = torch.rand(
+        len(places), places.shape[2], generator=generator, device=generator.device
+    ).argsort(dim=1)
     chosen = order[:, :keep].sort(dim=1).values.to(places.device, non_blocking=True)
     return places.take_along_dim(chosen[:, None, :, None], dim=2)

@@ -149,6 +149,6 @@ def recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
     """What a function returns; for the backward pass it is computed again instead of kept.
 
     Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): a third more operations, and of
-    what the function computes nothing has to be remembered.
+    what the function computes nothing has to be remembered. Nothing in it may be random.
     """
-    return checkpoint(function, *inputs, use_reentrant=False)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
