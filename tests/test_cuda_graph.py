@@ -155,13 +155,18 @@ def test_why_not__says_what_is_in_the_way(choices, words):
     assert why_not_recorded(torch.device("cuda"), 1, "bf16-mixed", []) is None
 
 
-def test_fit__says_that_it_needs_a_gpu(shards, tmp_path, capsys):
+@pytest.mark.parametrize("choice", ["true", "auto"])
+def test_fit__without_a_gpu(shards, tmp_path, capsys, choice):
     args = ["fit", "--config", str(CONFIG), "--data.shards", f"{shards}/*.tar"]
-    more = ["--trainer.default_root_dir", str(tmp_path), "--model.compute.cuda_graph", "true"]
-    assert main([*args, *more, "--trainer.accelerator", "cpu"]) == 2
+    more = ["--trainer.default_root_dir", str(tmp_path), "--model.compute.cuda_graph", choice]
+    found = main([*args, *more, "--trainer.accelerator", "cpu", "--trainer.max_steps", "1"])
     said = capsys.readouterr().err
-    assert "model.compute.cuda_graph is true, but a CUDA graph needs a GPU" in said
-    assert "set it to false" in said
+    if choice == "auto":
+        assert found == 0
+    else:
+        assert found == 2
+        assert "cuda_graph is true, but a CUDA graph needs a GPU, and this run is on cpu" in said
+        assert "set it to auto or false" in said
 
 
 # --- On a GPU ----------------------------------------------------------------------------------

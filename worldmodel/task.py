@@ -112,15 +112,21 @@ class WorldModelTask(LightningModule):
             mesh = self.device_mesh["data_parallel"]
             shard_parts((self.hierarchy, self.target), others, mesh)
         if self.compute_config.cuda_graph:
-            reason = why_not_recorded(
-                self.trainer.strategy.root_device,
-                self.trainer.world_size,
-                str(self.trainer.precision),
-                ["model.blanks"] if self.blanks.share else [],
-            )
-            if reason is not None:
-                raise InputError(f"model.compute.cuda_graph is true, but {reason}; set it to false")
+            self._record_steps()
+
+    def _record_steps(self) -> None:
+        reason = why_not_recorded(
+            self.trainer.strategy.root_device,
+            self.trainer.world_size,
+            str(self.trainer.precision),
+            ["model.blanks"] if self.blanks.share else [],
+        )
+        if reason is None:
             self.recorded = RecordedStep(self, self._find)
+        elif self.compute_config.cuda_graph != "auto":
+            raise InputError(
+                f"model.compute.cuda_graph is true, but {reason}; set it to auto or false"
+            )
 
     def objective(self, batch: ClipBatch) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
         """Losses of every level, and what they were computed from."""
