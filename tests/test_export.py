@@ -328,6 +328,28 @@ def test_report__of_the_export_itself(checkpoint, report, tmp_path):
     assert (out / "report.json").is_file()
 
 
+def test_export__of_an_export_is_the_same(checkpoint, report, tmp_path):
+    first = export_model(checkpoint, tmp_path / "first", report, "make train", "mit")
+    again = export_model(first, tmp_path / "again", licence="mit")
+    assert read(again) == read(first)
+
+
+def test_export__gets_a_report_and_a_command_later(checkpoint, report, tmp_path):
+    at_once = export_model(checkpoint, tmp_path / "at-once", report, "make train", "mit")
+    out = export_model(checkpoint, tmp_path / "out")
+    export_model(out, out, report, "make\n  train", "mit")
+    assert read(out) == read(at_once)
+
+
+def test_export__of_a_damaged_export(checkpoint, tmp_path):
+    first = export_model(checkpoint, tmp_path / "first")
+    with (first / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match="damaged"):
+        export_model(first, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def test_report__errors(checkpoint, report, tmp_path):
     path, out = report / "report.json", tmp_path / "out"
     good = json.loads(path.read_text())

@@ -469,7 +469,12 @@ def ablate(config: Namespace) -> None:
 
 def export_arguments(parser: ArgumentParser) -> None:
     """Write a checkpoint as weights to share: safetensors, config.json and a model card."""
-    parser.add_argument("--checkpoint", type=str, required=True, help="for example last.ckpt")
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="for example last.ckpt; or an export, which gets a report or a licence later",
+    )
     parser.add_argument("--out", type=str, required=True, help="folder of the export")
     parser.add_argument(
         "--report", type=str, default=None, help="folder of its report, for the card's numbers"

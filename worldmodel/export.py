@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 from safetensors.torch import save
+from torch import Tensor
 
 from worldmodel.errors import InputError
 from worldmodel.evaluation.probes.stored import read_about
@@ -32,8 +33,10 @@ from worldmodel.models.checkpoint import (
     NORMALISATION,
     build_trained,
     check_clip,
+    find_export,
     hierarchy_weights,
     is_export,
+    load_export,
     read_checkpoint,
 )
 from worldmodel.models.hub_files import PROBES, WEIGHTS, first_line, hash_files, read_json
@@ -58,7 +61,8 @@ def export_model(
 
     Args:
         checkpoint: of `worldmodel fit`. The run's `config.yaml` is read where it lies as a run
-            leaves it: beside the checkpoint's folder.
+            leaves it: beside the checkpoint's folder. Or an export, to give it a report, a command
+            or a licence later: what it says of itself is kept.
         out: the folder; an export that lies there is replaced.
         report: folder of `worldmodel evaluate` on this checkpoint, or its `report.json`; its probes
             go with it.
@@ -72,19 +76,22 @@ def export_model(
         InputError: the checkpoint or report cannot be read, they do not belong together, or the
             folder holds something else or cannot be written.
     """
-    checkpoint, out = Path(checkpoint), Path(out).resolve()
-    content = read_checkpoint(checkpoint)
+    out = Path(out).resolve()
+    export = find_export(checkpoint)
     if licence is not None and not _LICENCE.fullmatch(licence):
         raise InputError(f"a licence is called such as apache-2.0 or cc-by-4.0, got {licence!r}")
     check_replaceable(out)
-    weights = {
-        name: tensor.detach().clone().contiguous()
-        for name, tensor in hierarchy_weights(content).items()
-    }
-    build_trained(content["worldmodel"], weights, str(checkpoint))  # else nobody can load it
+    if export is not None:
+        config, weights = describe_again(export, command)
+        report = report or (export if (export / REPORT_NAME).is_file() else None)
+    else:
+        content = read_checkpoint(checkpoint)
+        weights = hierarchy_weights(content)
+        build_trained(content["worldmodel"], weights, str(checkpoint))  # else nobody can load it
+        config = describe_export(content, Path(checkpoint), command)
+    weights = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
     # One entry: the order of several is not fixed.
     saved = save(weights, metadata={"format": "pt"})
-    config = describe_export(content, checkpoint, command)
     config["weights_sha256"] = hashlib.sha256(saved).hexdigest()
     files = {CONFIG_NAME: _json_bytes(config), WEIGHTS: saved}
     measured = None
@@ -128,11 +135,33 @@ def describe_export(
     if began_with := stored.get("began_with"):
         described["began_with"] = began_with | {"source": public_pattern(began_with["source"])}
     described["data"] = dict(stored.get("data") or {}) | {"sets": training_sets(run)}
-    described["training"] = {"command": None if command is None else " ".join(command.split())}
+    described["training"] = {"command": None if command is None else one_line(command)}
     described["training"] |= training_settings(run)
     described["global_step"] = int(content["global_step"])
     described["checkpoint_sha256"] = hash_files([checkpoint])
     return described
+
+
+def describe_again(folder: Path, command: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of an export's `config.json`, and its weights.
+
+    Args:
+        folder: of the export.
+        command: the line that trained it; what it says itself where not given.
+
+    Raises:
+        InputError: it is damaged, or of a later version.
+    """
+    model = load_export(folder)
+    config = dict(model.config)
+    if command is not None:
+        config["training"] = config.get("training", {}) | {"command": one_line(command)}
+    return config, model.network.state_dict()
+
+
+def one_line(command: str) -> str:
+    """A command without what its line breaks and indents were."""
+    return " ".join(command.split())
 
 
 def read_run_config(checkpoint: Path) -> dict[str, Any]:
