@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from worldmodel.evaluation.nulls import DriftFit, DriftInputs
@@ -75,22 +76,30 @@ class PredictionErrors:
         """Take in test clips: tokens per level, and predictions per level and horizon."""
         self.clips += len(tokens[0])
         inputs = [DriftInputs.of(values.double()) for values in tokens]
+        found: dict[tuple[int, int], Tensor] = {}
         for (level, horizon), fit in self.fits.items():
             known = inputs[level]
             target = known.tokens[:, 1 + horizon :]
             if not target.shape[1]:
                 continue
             kept = slice(1, -horizon)
-            guesses = {
-                "model": predicted[level][horizon][:, kept].double(),
-                "copy": known.tokens[:, kept],
-                "running_mean": known.mean[:, :-horizon],
-                "ar1": fit.predict(known)[:, :-horizon],
-            }
-            sums = self.sums[level, horizon]
-            for name, guess in guesses.items():
-                sums[name] += float((guess - target).square().sum())
+            guesses = (  # in the order of the sums
+                predicted[level][horizon][:, kept].double(),
+                known.tokens[:, kept],
+                known.mean[:, :-horizon],
+                fit.predict(known)[:, :-horizon],
+            )
+            found[level, horizon] = torch.stack(
+                [(guess - target).square().sum() for guess in guesses]
+            )
             self.counts[level, horizon] += target.numel()
+        if not found:
+            return
+        # Asked for at once: each answer waits for all that the GPU has been told.
+        for place, added in zip(found, torch.stack([*found.values()]).tolist(), strict=True):
+            sums = self.sums[place]
+            for name, value in zip(("model", *NULLS), added, strict=True):
+                sums[name] += value
 
     def report(self) -> dict[str, dict[str, dict[str, float]]]:
         """`level{l}.h{h}` with the error, its ratios to each null, and to the best of them."""
