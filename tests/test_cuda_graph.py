@@ -147,6 +147,7 @@ def test_takes__no_batch_with_missing_clips_and_none_on_a_cpu(clip):
         (("cuda", 2, "32-true", []), "this run has 2"),
         (("cuda", 1, "16-mixed", []), "use bf16-mixed"),
         (("cuda", 1, "bf16-mixed", ["model.blanks"]), "model.blanks draws on the processor"),
+        (("cuda", 1, "bf16-mixed", [], True), "the strategy is fsdp2"),
     ],
 )
 def test_why_not__says_what_is_in_the_way(choices, words):

@@ -62,7 +62,7 @@ def export_model(
     Args:
         checkpoint: of `worldmodel fit`. The run's `config.yaml` is read where it lies as a run
             leaves it: beside the checkpoint's folder. Or an export, to give it a report, a command
-            or a licence later: what it says of itself is kept.
+            or a licence later: what it says of itself is kept, but for the licence.
         out: the folder; an export that lies there is replaced.
         report: folder of `worldmodel evaluate` on this checkpoint, or its `report.json`; its probes
             go with it.

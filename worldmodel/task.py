@@ -120,6 +120,7 @@ class WorldModelTask(LightningModule):
             self.trainer.world_size,
             str(self.trainer.precision),
             ["model.blanks"] if self.blanks.share else [],
+            is_sharded=self.device_mesh is not None,
         )
         if reason is None:
             self.recorded = RecordedStep(self, self._find)
