@@ -47,11 +47,14 @@ def test_bench__ratios_are_of_medians(monkeypatch, shards):
             "trainer_overhead": 0.05,  # of the pair in the middle
             "trainer_overhead_alone": 0.025,
             "stream": 3 / 3.9,
+            "fit": 0.75,
             "ddp": 0.9,
             "compiled": 1.25,
         }
     )
+    assert report["step"]["subject"] == "memory"
     assert report["step"]["frames_per_second"] == pytest.approx(3.9 * 2 * 12)
+    assert "mfu" not in report["step"]  # of a CPU the peak is not known
     table = bench_table(report)
     assert "| worldmodel fit, the stream as configured | 3.00 | 3.00 to 21.00 | 10.0% |" in table
     assert (
@@ -59,6 +62,38 @@ def test_bench__ratios_are_of_medians(monkeypatch, shards):
         in table
         and "compiled 1.25 times as fast" in table
     )
+
+
+def test_bench__only_the_subjects_asked_for(monkeypatch, shards):
+    asked = []
+
+    def run(name, *_):
+        asked.append(name)
+        return {"steps_per_second": SPEEDS[name]}
+
+    monkeypatch.setattr(training_bench, "_run", run)
+    monkeypatch.setattr(training_bench, "peak_of", lambda device, precision: 1e9)
+    report = bench_train(
+        TrainBench(config=SMALL, shards=str(shards), rounds=1, subjects=["stream", "bare"])
+    )
+    assert asked == ["bare", "stream"]
+    assert report["ratios"] == {"fit": 0.75}
+    step = report["step"]
+    assert step["subject"] == "stream"
+    assert step["mfu"] == pytest.approx(3 * step["gflop"])
+    table = bench_table(report)
+    assert "worldmodel fit with the stream 0.75 of the bare loop's speed" in table
+    assert f"{step['mfu']:.2f} of the GPU's peak" in table
+    assert "not connected" not in table
+
+
+def test_bench__a_step_without_a_run_of_it(monkeypatch, shards):
+    turn = {"steps_per_second": 1.0}
+    monkeypatch.setattr(training_bench, "_scaling", lambda *_: (turn, turn))
+    report = bench_train(TrainBench(config=SMALL, shards=str(shards), rounds=1, subjects=["ddp"]))
+    assert report["ratios"] == {"ddp": 1.0}
+    assert list(report["step"]) == ["gflop"]
+    assert "a step:" not in bench_table(report)
 
 
 @pytest.mark.slow
@@ -73,6 +108,8 @@ def test_bench__measures_real_runs(shards):
 def test_bench__says_what_is_wrong(shards, tmp_path):
     with pytest.raises(InputError, match="at least 10 steps and one round"):
         TrainBench(steps=5)
+    with pytest.raises(InputError, match="no subject loader; there are bare, memory"):
+        TrainBench(subjects=["loader"])
     with pytest.raises(InputError, match=r"cannot read .*none\.yaml"):
         bench_train(TrainBench(config=str(tmp_path / "none.yaml")))
     with pytest.raises(InputError, match=r"a run of the benchmark failed: .*no such"):

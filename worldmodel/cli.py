@@ -292,6 +292,13 @@ def bench_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=60, help="train: timed steps of each turn")
     parser.add_argument("--shards", type=str, default=None, help="train: a small set by default")
     parser.add_argument("--compiled", type=bool, default=False, help="train: torch.compile as well")
+    parser.add_argument(
+        "--subjects",
+        type=str,
+        nargs="+",
+        default=[],
+        help="train: only these of bare, memory, stream, workers, ddp, compiled",
+    )
 
 
 def bench(config: Namespace) -> None:
@@ -310,6 +317,7 @@ def bench(config: Namespace) -> None:
             rounds=config.rounds,
             shards=config.shards,
             compiled=config.compiled,
+            subjects=config.subjects,
         )
         report = training_bench.bench_train(options)
         table = training_bench.bench_table(report)

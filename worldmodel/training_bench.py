@@ -25,7 +25,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader, Dataset
 
-from worldmodel.callbacks.throughput import waited_seconds
+from worldmodel.callbacks.throughput import peak_of, waited_seconds
 from worldmodel.clips import ClipBatch
 from worldmodel.compute import compile_parts
 from worldmodel.cost import count_step
@@ -41,6 +41,8 @@ WARM_UP = 10
 # Batches that a run from memory goes round: more than a processor's cache holds.
 BATCHES = 8
 TIMES_FILE = "WORLDMODEL_BENCH_TIMES"
+CHOICES = ("bare", "memory", "stream", "workers", "ddp", "compiled")
+"""Subjects that can be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class TrainBench:
         rounds: turns of each subject.
         shards: training shards; a small set of the physics world is made if there are none.
         compiled: measure `torch.compile` too, which takes minutes.
+        subjects: of those of `bench_train` only these; `beside` and `apart` come with the others.
     """
 
     config: str = "configs/tiny.yaml"
@@ -60,13 +63,39 @@ class TrainBench:
     rounds: int = 3
     shards: str | None = None
     compiled: bool = False
+    subjects: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        unknown = sorted(set(self.subjects) - set(CHOICES))
+        if unknown:
+            raise InputError(
+                f"a benchmark of training has no subject {unknown[0]}; there are "
+                f"{', '.join(CHOICES)}"
+            )
         if self.steps < WARM_UP or self.rounds < 1:
             raise InputError(
                 f"a benchmark of training needs at least {WARM_UP} steps and one round, got "
                 f"{self.steps} and {self.rounds}"
             )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained.
+
+    Attributes:
+        batch_size: clips of a batch.
+        num_frames: frames of a clip.
+        size: pixels a side.
+        precision: Lightning's name of it.
+        flops: operations of a step.
+    """
+
+    batch_size: int
+    num_frames: int
+    size: int
+    precision: str
+    flops: int
 
 
 def bench_train(options: TrainBench) -> dict[str, Any]:
@@ -82,26 +111,23 @@ def bench_train(options: TrainBench) -> dict[str, Any]:
 
     Returns:
         `subjects.{name}`: `steps_per_second` (median), `least`, `most`, and of runs with the stream
-        `data_wait_share`; `ratios`: `trainer_overhead` (1 - memory ÷ bare; at the same time where
-        that was measured, median of rounds) and `trainer_overhead_alone` (with all threads, one
-        after the other), `stream` (stream ÷ memory), `compiled` (÷ bare), `ddp` (÷ apart); `step`:
-        `gflop`, `frames_per_second`, `gflop_per_second` of `memory`; `machine`, `config`.
+        `data_wait_share`; `ratios`, of subjects that were measured: `trainer_overhead`
+        (1 - memory ÷ bare; at the same time where that was measured, median of rounds) and
+        `trainer_overhead_alone` (with all threads, one after the other), `stream`
+        (stream ÷ memory), `fit` (stream ÷ bare), `compiled` (÷ bare), `ddp` (÷ apart); `step`:
+        `gflop`, and of `subject` `frames_per_second`, `gflop_per_second` and, on a GPU whose peak
+        is known, `mfu`, the share of it; `machine`, `config`.
 
     Raises:
         InputError: the configuration cannot be used, or a run failed.
     """
     config = Path(options.config)
-    batch_size, num_frames, flops = _shape(config)
+    shape = _shape(config)
     with tempfile.TemporaryDirectory() as folder:
-        shards = options.shards or _small_set(Path(folder))
-        subjects = ["bare", "memory", "stream", "workers", "ddp"]
-        if options.compiled:
-            subjects.append("compiled")
-        if not torch.cuda.is_available() and torch.get_num_threads() > 1:
-            subjects.append("beside")
+        shards = options.shards or _small_set(Path(folder), shape.size)
         found: dict[str, list[dict[str, float]]] = defaultdict(list)
         for number in range(options.rounds):
-            for name in subjects:
+            for name in _subjects(options):
                 runs = Path(folder) / f"{number}-{name}"
                 if name == "ddp":
                     both, apart = _scaling(options, shards, runs)
@@ -119,22 +145,59 @@ def bench_train(options: TrainBench) -> dict[str, Any]:
         "subjects": {name: _summary(each) for name, each in found.items()},
     }
     speed = {name: each["steps_per_second"] for name, each in report["subjects"].items()}
-    alone = 1 - speed["memory"] / speed["bare"]
-    ratios = {
-        "trainer_overhead": _paired_overhead(found) if "bare_beside" in found else alone,
-        "trainer_overhead_alone": alone,
-        "stream": speed["stream"] / speed["memory"],
-        "ddp": speed["ddp"] / speed["apart"],
-    }
-    if "compiled" in speed:
-        ratios["compiled"] = speed["compiled"] / speed["bare"]
-    report["ratios"] = ratios
-    report["step"] = {
-        "gflop": flops / 1e9,
-        "frames_per_second": speed["memory"] * batch_size * num_frames,
-        "gflop_per_second": speed["memory"] * flops / 1e9,
-    }
+    report["ratios"] = _ratios(speed, found)
+    report["step"] = _step(speed, shape)
     return report
+
+
+def _subjects(options: TrainBench) -> list[str]:
+    """What takes turns."""
+    if options.subjects:
+        return [name for name in CHOICES if name in options.subjects]
+    subjects = ["bare", "memory", "stream", "workers", "ddp"]
+    if options.compiled:
+        subjects.append("compiled")
+    if not torch.cuda.is_available() and torch.get_num_threads() > 1:
+        subjects.append("beside")
+    return subjects
+
+
+def _ratios(
+    speed: Mapping[str, float], found: Mapping[str, Sequence[Mapping[str, float]]]
+) -> dict[str, float]:
+    """Of subjects that were measured, one beside another."""
+    ratios = {}
+    if {"memory", "bare"} <= speed.keys():
+        alone = 1 - speed["memory"] / speed["bare"]
+        ratios["trainer_overhead"] = _paired_overhead(found) if "bare_beside" in found else alone
+        ratios["trainer_overhead_alone"] = alone
+    pairs = {
+        "stream": ("stream", "memory"),
+        "fit": ("stream", "bare"),
+        "compiled": ("compiled", "bare"),
+        "ddp": ("ddp", "apart"),
+    }
+    for name, (one, other) in pairs.items():
+        if {one, other} <= speed.keys():
+            ratios[name] = speed[one] / speed[other]
+    return ratios
+
+
+def _step(speed: Mapping[str, float], shape: Shape) -> dict[str, Any]:
+    """What a step is, and how fast the first of these subjects does it."""
+    found: dict[str, Any] = {"gflop": shape.flops / 1e9}
+    subject = next((name for name in ("memory", "stream", "bare") if name in speed), None)
+    if subject is None:
+        return found
+    found |= {
+        "subject": subject,
+        "frames_per_second": speed[subject] * shape.batch_size * shape.num_frames,
+        "gflop_per_second": speed[subject] * shape.flops / 1e9,
+    }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if peak := peak_of(device, shape.precision):
+        found["mfu"] = speed[subject] * shape.flops / peak
+    return found
 
 
 # --- Runs, each in a process of its own --------------------------------------------------------
@@ -227,11 +290,11 @@ def _summary(turns: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return found | ({"data_wait_share": statistics.median(waits)} if waits else {})
 
 
-def _small_set(folder: Path) -> str:
+def _small_set(folder: Path, size: int) -> str:
     """Training shards of a small set, made for the benchmark."""
     from worldmodel.world.generate import generate  # a renderer that is not needed otherwise
 
-    generate(folder / "set", num_clips=200, num_blocks=0, size=64, seed=0)
+    generate(folder / "set", num_clips=200, num_blocks=0, size=size, seed=0)
     return f"{folder / 'set'}/train/clips-*.tar"
 
 
@@ -382,21 +445,25 @@ def build(config: dict[str, Any]) -> tuple[WorldModelTask, ClipDataModule]:
     return built.model, built.data
 
 
-def _shape(config: Path) -> tuple[int, int, int]:
-    """Clips of a batch, frames of a clip, operations of a step."""
+def _shape(config: Path) -> Shape:
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {config}: {error.strerror or error}") from error
     task, datamodule = build(content)
-    batch_size, num_frames = datamodule.batch_size, datamodule.num_frames
-    return batch_size, num_frames, count_step(task, batch_size, num_frames).flops
+    return Shape(
+        datamodule.batch_size,
+        datamodule.num_frames,
+        task.hierarchy.size,
+        str((content.get("trainer") or {}).get("precision", "32")),
+        count_step(task, datamodule.batch_size, datamodule.num_frames).flops,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """One measured run; what `bench_train` starts."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("name", choices=("bare", "compiled", "memory", "stream", "workers", "ddp"))
+    parser.add_argument("name", choices=CHOICES)
     for name, kind in (("config", Path), ("steps", int), ("shards", str), ("runs", Path)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     asked = parser.parse_args(arguments)
@@ -418,23 +485,27 @@ def bench_table(report: Mapping[str, Any]) -> str:
         waits = f"{each['data_wait_share']:.1%}" if "data_wait_share" in each else ""
         spread = f"{each['least']:.2f} to {each['most']:.2f}"
         lines.append(f"| {SUBJECTS[name]} | {each['steps_per_second']:.2f} | {spread} | {waits} |")
-    ratios = report["ratios"]
-    whole = 1 - ratios["trainer_overhead"]
-    alone = 1 - ratios["trainer_overhead_alone"]
-    lines += [
-        "",
-        f"worldmodel fit from memory {whole:.2f} of the bare loop's speed (one after the other, "
-        f"with all threads, {alone:.2f})",
-    ]
-    lines.append(f"with the stream {ratios['stream']:.2f} of the speed from memory")
-    lines.append(f"two processes {ratios['ddp']:.2f} of two that are not connected")
-    if "compiled" in ratios:
-        lines.append(f"compiled {ratios['compiled']:.2f} times as fast")
-    step = report["step"]
-    lines.append(
-        f"a step: {step['gflop']:.1f} GFLOP; {step['frames_per_second']:.0f} frames/s, "
-        f"{step['gflop_per_second']:.0f} GFLOP/s"
-    )
+    ratios, step = report["ratios"], report["step"]
+    lines.append("")
+    if "trainer_overhead" in ratios:
+        whole, alone = 1 - ratios["trainer_overhead"], 1 - ratios["trainer_overhead_alone"]
+        lines.append(
+            f"worldmodel fit from memory {whole:.2f} of the bare loop's speed (one after the "
+            f"other, with all threads, {alone:.2f})"
+        )
+    sentences = {
+        "stream": "with the stream {:.2f} of the speed from memory",
+        "fit": "worldmodel fit with the stream {:.2f} of the bare loop's speed",
+        "ddp": "two processes {:.2f} of two that are not connected",
+        "compiled": "compiled {:.2f} times as fast",
+    }
+    lines += [text.format(ratios[name]) for name, text in sentences.items() if name in ratios]
+    if "subject" in step:
+        lines.append(
+            f"a step: {step['gflop']:.1f} GFLOP; {SUBJECTS[step['subject']]}: "
+            f"{step['frames_per_second']:.0f} frames/s, {step['gflop_per_second']:.0f} GFLOP/s"
+            + (f", {step['mfu']:.2f} of the GPU's peak" if "mfu" in step else "")
+        )
     return "\n".join(lines)
 
 

@@ -88,10 +88,19 @@ def waited_seconds(trainer: Trainer) -> float:
 
 def available_flops(trainer: Trainer) -> float | None:
     """Operations per second that the device could do at most; None where that is not known."""
-    device = trainer.strategy.root_device
+    return peak_of(trainer.strategy.root_device, str(trainer.precision))
+
+
+def peak_of(device: torch.device, precision: str) -> float | None:
+    """The same of any device.
+
+    Args:
+        device: a GPU; of others it is not known.
+        precision: Lightning's name of it.
+    """
     if device.type != "cuda":
         return None
     half = {"bf16": torch.bfloat16, "16": torch.float16}
-    kind = next((half[name] for name in half if trainer.precision.startswith(name)), torch.float32)
+    kind = next((half[name] for name in half if precision.startswith(name)), torch.float32)
     flops = get_available_flops(device, kind)
     return None if flops is None else float(flops)
