@@ -1,6 +1,7 @@
 """A recorded step computes what the step itself does; what cannot be recorded is said before."""
 
 import copy
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from worldmodel.cli import main
 from worldmodel.clips import ClipBatch
 from worldmodel.cuda_graph import RecordedStep, StepResult, why_not_recorded
+from worldmodel.errors import InputError
 from worldmodel.losses.baselines import InfoNCE
 from worldmodel.losses.draws import draws_from, seeded_generator
 from worldmodel.losses.objective import LossWeights
@@ -132,6 +134,32 @@ def test_hand_over__adds_up_shares_of_several_steps():
     assert torch.equal(module.weight.grad, torch.full((1, 2), 2.0))
     assert torch.equal(module.bias.grad, torch.full((1,), 4.0))
     assert torch.equal(gradients[0], torch.full((1, 2), 3.0))
+
+
+def test_record__a_step_that_cannot_be_says_so(clip, monkeypatch):
+    # Without a GPU: everything but the recording itself stands in for it.
+    class Anything:
+        def __init__(self, *_):
+            pass
+
+        def __getattr__(self, name):
+            return lambda *_: None
+
+    @contextmanager
+    def graph(*_, **__):
+        yield
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    for name in ("Stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, Anything)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    module = nn.Linear(2, 1)
+    step = RecordedStep(module, lambda batch: StepResult(module(torch.ones(2)).sum(), [], {}))
+    with pytest.raises(InputError, match=r"stream is capturing\).*cuda_graph to false"):
+        step.replay(clip, 0)
+    assert step.graph is None
 
 
 def test_takes__no_batch_with_missing_clips_and_none_on_a_cpu(clip):

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.clips import ClipBatch
+from worldmodel.errors import InputError
 from worldmodel.losses.draws import draws_from
+from worldmodel.models.hub_files import first_line
 
 # Before recording: kernels are compiled and chosen, and libraries have their workspaces.
 WARM_UP = 3
@@ -110,10 +112,17 @@ class RecordedStep:
             self._clear_gradients()
             graph = torch.cuda.CUDAGraph()
             graph.register_generator_state(self.generator)
-            # The thread that pins the next batches goes on meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                result = self.step(self.batch)
-                result.loss.backward()
+            try:
+                # The thread that pins the next batches goes on meanwhile.
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    result = self.step(self.batch)
+                    result.loss.backward()
+            except RuntimeError as error:
+                raise InputError(
+                    f"the training step cannot be recorded ({first_line(error)}); something in it "
+                    "waits for the GPU or brings it something, such as a loss of your own, or "
+                    "memory is short: set model.compute.cuda_graph to false"
+                ) from error
         self.gradients = [parameter.grad for parameter in self.parameters]
         for parameter, gradient in zip(self.parameters, held, strict=True):
             parameter.grad = gradient
