@@ -55,7 +55,7 @@ class TrainBench:
         rounds: turns of each subject.
         shards: training shards; a small set of the physics world is made if there are none.
         compiled: measure `torch.compile` too, which takes minutes.
-        subjects: of those of `bench_train` only these; `beside` and `apart` come with the others.
+        subjects: only these of `CHOICES`, `ddp` with `apart`; without any, all of `bench_train`.
     """
 
     config: str = "configs/tiny.yaml"
