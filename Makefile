@@ -87,6 +87,10 @@ data: $(INSTALLED) ## the physics world in data/: videos with their truth, and m
 
 .PHONY: train
 train: $(INSTALLED) ## train, evaluate and show  [CONFIG=configs/x.yaml] [DATA=folder of videos]
+ifeq ($(NAME),large)
+	@ls data/videos-288/train/*.tar >/dev/null 2>&1 || { echo "configs/large.yaml learns from real videos, and" \
+	  "data/videos-288 holds none: make train CONFIG=configs/large.yaml DATA=folder-of-videos"; exit 1; }
+endif
 	@echo "configuration: $(CONFIG)$(if $(HAS_GPU), ($(HAS_GPU)), (no GPU found))"
 	@echo "data: $(PHYSICS), $(PHYSICS_SAYS), made once"
 	@$(MAKE) --no-print-directory data

@@ -20,10 +20,11 @@ from worldmodel.compare.differences import (
     difference_between,
     mover,
     p_of,
-    wilson,
 )
 from worldmodel.compare.reports import Group, RunReport
 from worldmodel.evaluation.readings import VISIBLE, Reading, seed_half_width
+from worldmodel.evaluation.scores import wilson
+from worldmodel.evaluation.surprise import accuracy_interval
 
 
 def group(name: str, *reports: dict) -> Group:
@@ -161,12 +162,13 @@ def test_blocks_of_other_sets_are_not_paired_though_they_have_the_same_names() -
 def test_twenty_of_twenty_is_no_certainty() -> None:
     def whole(wins: int) -> dict:
         entry = kind(None, wins / 20)
-        entry["ci95"] = [1.0, 1.0] if wins == 20 else [0.70, 1.0]
+        entry["ci95"] = accuracy_interval(np.repeat([1.0, 0.0], [wins, 20 - wins]))
         return report(reveal=entry)
 
     pair = [group("a", whole(17)), group("b", whole(20))]
     reveal = found(compare_groups(pair, {}), "surprise, reveal")
-    assert reveal.low == pytest.approx(0.15 - math.hypot(1 - wilson(1.0, 20)[0], 0.15))
+    of_17 = accuracy_interval(np.repeat([1.0, 0.0], [17, 3]))
+    assert reveal.low == pytest.approx(0.15 - math.hypot(1 - wilson(1.0, 20)[0], of_17[1] - 0.85))
     assert reveal.word == UNDECIDED
 
 

@@ -30,14 +30,13 @@ from worldmodel.evaluation.readings import (
     report_measures,
     seed_half_width,
 )
+from worldmodel.evaluation.scores import NORMAL
 from worldmodel.evaluation.surprise import OPEN_KINDS, bootstrap_interval, kind_mean
 from worldmodel.evaluation.surprise.measures import holm, sign_flip_test
 
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 NO_INTERVAL, NO_DIRECTION, NOT_JUDGED = "no interval", "", "not judged"
 ALPHA = 0.05
-# Half a 95 % interval in standard deviations.
-NORMAL = 1.959963984540054
 SURPRISES = ("surprise", "surprise_ood")
 
 
@@ -234,30 +233,9 @@ def mover(one: Reading, two: Reading) -> tuple[float, float]:
 
 def _of_clips(measure: Measure, group: Group) -> Reading:
     """Mean over seeds, with the interval of its clips alone."""
-    reports = [{"sections": _with_width(measure, report)} for report in group.reports]
-    reading = read_group(measure, reports, None)
+    reading = read_group(measure, group.reports, None)
     assert reading is not None
     return reading
-
-
-def _with_width(measure: Measure, report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The report, with Wilson's interval for an accuracy of blocks that all came out alike.
-
-    Resampled, twenty of twenty are always twenty, and the interval has no width.
-    """
-    reading = measure.read(report)
-    if reading is None or reading.low is None or reading.low != reading.high:
-        return report
-    count = section_at(report, measure.section).get("num_blocks")
-    if not count or measure.interval is None:
-        return report
-    changed: dict[str, Any] = {
-        **section_at(report, measure.section),
-        measure.interval: list(wilson(reading.value, count)),
-    }
-    for name in reversed(measure.section):
-        changed = {name: changed}
-    return changed
 
 
 def section_at(report: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
@@ -266,14 +244,6 @@ def section_at(report: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, 
     for name in names:
         section = section.get(name) if isinstance(section, Mapping) else None
     return section if isinstance(section, Mapping) else {}
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share of so many trials (Wilson 1927)."""
-    square = NORMAL**2 / count
-    middle = (share + square / 2) / (1 + square)
-    half = sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def p_of(

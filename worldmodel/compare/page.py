@@ -38,11 +38,10 @@ interval leaves out 0; `holds` where p is also below 0.05 when corrected for all
 table (Holm 1979), for of twenty equal ones about one looks different. Surprises marked `by block`
 are compared block by block (paired bootstrap within kinds, and an exact sign-flip test must agree).
 All other intervals follow from the two reports' own as from independent samples (Zou and Donner
-2008); both were measured on the same clips, so they are rather too wide. Where all blocks came out
-alike, Wilson's interval for that many stands in for one without width. The spread of seeds is
-pooled, times Student's t, and added in squares. Ratios of errors have no interval of clips: without
-seeds they are not judged. They are measured in each model's own tokens, which differ between
-models."""
+2008); both were measured on the same clips, so they are rather too wide. The spread of
+seeds is pooled, times Student's t, and added in squares. Ratios of errors have no interval of
+clips: without seeds they are not judged. They are measured in each model's own tokens, which differ
+between models."""
 
 
 def comparison_page(comparison: Comparison) -> str:

@@ -33,8 +33,9 @@ PROTOCOL = """\
   else 0; pairs: S(possible) < S(impossible) for the two pairs that begin alike. Overall: the mean
   over the hidden kinds. One way of reading for all kinds, chosen on validation blocks of the hidden
   kinds among all levels, horizons and lengths of past, and all levels combined (each in units of
-  its spread on possible validation clips): the best mean over kinds; of equals the one that looks
-  farthest ahead, then the lowest level. Untrained networks are scored in the same way; `biased`
+  its spread on possible validation clips): all combined, unless the place with the best mean over
+  kinds beats that by two standard errors; of equal places the one that looks farthest ahead, then
+  the lowest level. Untrained networks are scored in the same way; `biased`
   marks a kind on which they are not at chance. Gravity, inertia and collision happen in open view,
   where a memory of three frames is enough: a tier of their own.
 - p: against chance the exact sign test over blocks, against untrained networks a sign-flip test of
@@ -42,6 +43,7 @@ PROTOCOL = """\
 - Peaks: whether surprise is largest within a step of the first frame that shows the violation, by
   itself and in excess of the possible clip; and whether the token of largest excess is the one that
   shows the object's place, or a neighbour of it.
-- Intervals: 95 %, percentiles over resampled blocks or clips.
+- Intervals: 95 %, percentiles over resampled blocks or clips. Where all blocks of a kind came out
+  alike, which no resample changes, the reach of Wilson's interval for as many is added in squares.
 - The model runs in chunks of 8 clips, sorted by key, the last one padded, on one thread each.
 """

@@ -1,9 +1,13 @@
 """What answers are judged by: scores, and their intervals."""
 
 from collections.abc import Callable
+from math import sqrt
 
 import numpy as np
 from torch import Tensor
+
+# Of the normal distribution 95 % lie within so many standard deviations.
+NORMAL = 1.959963984540054
 
 
 def r2_score(predicted: np.ndarray, true: np.ndarray) -> float:
@@ -51,6 +55,14 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     below = np.searchsorted(low, high, side="left").sum()
     equal = np.searchsorted(low, high, side="right").sum() - below
     return float((below + 0.5 * equal) / (len(high) * len(low)))
+
+
+def wilson(share: float, count: int) -> list[float]:
+    """95 % interval of a share of `count` independent trials (Wilson 1927, equation for p)."""
+    centre = share + NORMAL**2 / (2 * count)
+    reach = NORMAL * sqrt(share * (1 - share) / count + NORMAL**2 / (4 * count**2))
+    scale = 1 + NORMAL**2 / count
+    return [max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)]
 
 
 def bootstrap_groups(

@@ -101,7 +101,8 @@ def summary_table(report: Mapping[str, Any]) -> str:
             best = max(null[name] for null in section["null"].values())
             rows.append([title, number(section[name]), number(best), "above"])
     for kind, values in present(report, "surprise").items():
-        null = max(values["null"]["untrained"]["mean"], 0.5)
+        rules = [null for null in values["null"].values() if not isinstance(null, Mapping)]
+        null = max(values["null"]["untrained"]["mean"], *rules, 0.5)
         score = f"{values['relative_accuracy']:.2f} ({interval(values['ci95'])})"
         rows.append([f"surprise, {kind}", score, number(null), "above"])
     return table(["what", "model", "best null", "should be"], rows)

@@ -1,5 +1,6 @@
 """Accuracies, intervals and chances of error, against hand counts and other people's code."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from worldmodel.evaluation.scores import auroc
 from worldmodel.evaluation.surprise.measures import (
+    accuracy_interval,
     against_networks,
     bootstrap_interval,
     bootstrap_networks,
@@ -144,6 +146,26 @@ def test_blocks_are_resampled_within_their_kinds() -> None:
     assert kind_mean(values, kinds) == 0.5
     low, high = bootstrap_interval(values)
     assert low < 0.25 < high
+
+
+def test_an_accuracy_of_all_blocks_alike_has_wilsons_interval() -> None:
+    """What no resample changes is no certainty: twenty of twenty may be .84."""
+    low, high = binomtest(20, 20).proportion_ci(method="wilson")
+    assert accuracy_interval(np.ones(20)) == pytest.approx([low, high])
+    assert accuracy_interval(np.zeros(20)) == pytest.approx([1 - high, 1 - low])
+    assert accuracy_interval(np.full(20, 0.5)) == [0.5, 0.5]  # whoever says nothing ties them all
+
+
+def test_kinds_that_came_out_alike_widen_the_mean_and_no_other_does() -> None:
+    values = np.random.default_rng(0).choice([0.0, 1.0], 40)
+    kinds = np.repeat(["a", "b"], 20)
+    assert accuracy_interval(values, kinds) == bootstrap_interval(values, kinds)
+    values[:20] = 1.0
+    low, high = bootstrap_interval(values, kinds)
+    mean, reach = kind_mean(values, kinds), 1 - binomtest(20, 20).proportion_ci(method="wilson").low
+    assert accuracy_interval(values, kinds) == pytest.approx(
+        [mean - math.hypot(mean - low, reach / 2), high]
+    )
 
 
 def test_the_interval_over_networks_knows_both_sources_of_chance() -> None:

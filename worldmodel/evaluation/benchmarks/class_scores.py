@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-# 97.5 % of a normal distribution.
-Z = 1.959963984540054
+from worldmodel.evaluation.scores import wilson
 
 
 def class_scores(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -41,11 +40,3 @@ def top_credit(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     better, equal = (scores > own).sum(1), (scores == own).sum(1)
     return np.clip((k - better) / equal, 0.0, 1.0)
-
-
-def wilson(share: float, count: int) -> list[float]:
-    """95 % interval of a share of `count` independent trials (Wilson 1927, equation for p)."""
-    centre = share + Z**2 / (2 * count)
-    reach = Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    scale = 1 + Z**2 / count
-    return [max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)]

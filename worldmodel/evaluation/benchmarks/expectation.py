@@ -28,7 +28,7 @@ from worldmodel.evaluation.network import LevelShape, Network, Place, levels_of
 from worldmodel.evaluation.nulls import pixel_surprise
 from worldmodel.evaluation.scores import auroc
 from worldmodel.evaluation.section_tables import interval, number, table
-from worldmodel.evaluation.surprise.measures import TIE_SHARE, bootstrap_interval
+from worldmodel.evaluation.surprise.measures import TIE_SHARE, accuracy_interval
 from worldmodel.evaluation.videos.long_video import SurpriseCurve, surprise_over_video
 from worldmodel.models.checkpoint import ClipSpec, LoadedModel
 
@@ -45,7 +45,8 @@ PROTOCOL = """\
   right if they are equal within 1e-9 of their sum. Quadruplet: right if the sum of its possible
   movies is below that of its impossible ones; IntPhys' relative error is 1 minus that. AUROC: of
   single movies, without their twins; IntPhys' absolute error is 1 minus that.
-- Intervals: 95 %, percentiles over resampled pairs or quadruplets.
+- Intervals: 95 %, percentiles over resampled pairs or quadruplets; Wilson's where all of them came
+  out alike.
 - Level and horizon are given from outside and never chosen on the benchmark's labels. The table of
   all places is for information.
 - Untrained networks are scored at the same place; copy predicts that a step is as the one before;
@@ -362,12 +363,12 @@ def tell_apart(
     values = scores[:, MEAN][members]
     return {
         "relative_accuracy": float(by_pair.mean()),
-        "ci95": bootstrap_interval(by_pair, seed=seed),
+        "ci95": accuracy_interval(by_pair, seed=seed),
         "relative_accuracy_max": float(
             accuracy_by_group(scores[:, MAXIMUM], comparison)[kept].mean()
         ),
         "quadruplet_accuracy": float(by_sum.mean()),
-        "quadruplet_ci95": bootstrap_interval(by_sum, seed=seed),
+        "quadruplet_ci95": accuracy_interval(by_sum, seed=seed),
         "quadruplet_accuracy_max": float(
             quadruplets_won(scores[:, MAXIMUM], comparison)[kept].mean()
         ),

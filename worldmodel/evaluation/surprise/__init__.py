@@ -19,6 +19,7 @@ from worldmodel.evaluation.surprise.choice import (
     choose,
 )
 from worldmodel.evaluation.surprise.measures import (
+    accuracy_interval,
     bootstrap_interval,
     contrast_wins,
     kind_mean,
@@ -54,6 +55,7 @@ __all__ = [
     "NetworkScores",
     "Place",
     "ScoreBlocks",
+    "accuracy_interval",
     "bootstrap_interval",
     "choose",
     "contrast_wins",

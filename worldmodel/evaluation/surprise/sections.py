@@ -16,8 +16,8 @@ from worldmodel.evaluation.surprise.choice import (
     spreads_of,
 )
 from worldmodel.evaluation.surprise.measures import (
+    accuracy_interval,
     against_networks,
-    bootstrap_interval,
     bootstrap_networks,
     contrast_wins,
     holm,
@@ -203,7 +203,7 @@ class _Reader:
         impossible = np.tile([False, False, True, True], len(wins))
         entry: Section = {
             "relative_accuracy": kind_mean(wins, kinds),
-            "ci95": bootstrap_interval(wins, kinds, self.seed),
+            "ci95": accuracy_interval(wins, kinds, self.seed),
             "relative_accuracy_max": kind_mean(contrast_wins(self.largest[rows]), kinds),
             "pair_accuracy": kind_mean(pair_wins(self.means[rows]), kinds),
             "auroc": auroc(self.means[rows].reshape(-1), impossible),

@@ -15,7 +15,7 @@ from worldmodel.evaluation.network import Place
 from worldmodel.evaluation.probes.observe import MODEL, UNTRAINED
 from worldmodel.evaluation.probes.whereabouts import MIN_ROWS
 from worldmodel.evaluation.surprise import (
-    bootstrap_interval,
+    accuracy_interval,
     contrast_wins,
     splice_frames,
     worlds_by_step,
@@ -351,7 +351,7 @@ def kind_accuracies(judgement: Judgement, kinds: Sequence[str]) -> Figure:
             value, label = judgement.rule(kind, name), name.replace("_", ", ") + " memory"
             axes.axhline(value, color=colour, linestyle=line, linewidth=1.3, label=label)
         values = np.array([each[MODEL].mean() for each in wins])
-        ends = np.array([bootstrap_interval(each[MODEL]) for each in wins])
+        ends = np.array([accuracy_interval(each[MODEL]) for each in wins])
         reach = np.clip([values - ends[:, 0], ends[:, 1] - values], 0, None)
         axes.errorbar(x, values, yerr=reach, fmt="o", color=BLUE, capsize=2, label="model, 95 %")
         alike = not any(map(judgement.is_surprised, places))
