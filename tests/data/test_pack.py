@@ -161,9 +161,12 @@ def test_pack__replaces_its_own_set_and_no_other(videos: Path, tmp_path: Path) -
     pack([str(videos)], tmp_path, size=32, processes=1)
     pack([str(videos / "wide.mp4")], tmp_path, size=16, processes=1)
     assert [read_metadata(ref)["height"] for ref in refs_of(tmp_path)] == [16]
-    (tmp_path / "index.json").write_text('{"arguments": {"num_clips": 9}}')
-    with pytest.raises(InputError, match="was not made by pack; choose another folder"):
-        pack([str(videos / "wide.mp4")], tmp_path, size=16, processes=1)
+    shards = sorted(tmp_path.rglob("*.tar"))
+    for arguments in ('{"num_clips": 9}', "{}", "null"):
+        (tmp_path / "index.json").write_text(f'{{"arguments": {arguments}}}')
+        with pytest.raises(InputError, match="was not made by pack; choose another folder"):
+            pack([str(videos / "wide.mp4")], tmp_path, size=16, processes=1)
+    assert sorted(tmp_path.rglob("*.tar")) == shards
 
 
 def test_pack__shards_of_others_are_left_alone(videos: Path, tmp_path: Path) -> None:

@@ -373,8 +373,10 @@ def _check_out(out: Path) -> None:
             "choose another folder"
         )
     try:
-        arguments = json.loads(index.read_bytes())["arguments"] if index.exists() else {}
-        known = not arguments or arguments.get("command") == "pack"
+        # An index that does not say who made it is somebody else's, and so are its shards.
+        known = not index.exists() or (
+            json.loads(index.read_bytes())["arguments"].get("command") == "pack"
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         known = False
     if not known:
