@@ -47,6 +47,7 @@ from worldmodel.evaluation.benchmarks.expectation import (
     tell_apart,
     wins,
 )
+from worldmodel.evaluation.scores import wilson
 from worldmodel.evaluation.surprise import score_blocks
 from worldmodel.models.checkpoint import ClipSpec, load_model
 from worldmodel.models.hierarchy import LevelPrediction
@@ -145,7 +146,8 @@ def test_scorer_that_knows_the_truth_gets_one_and_its_opposite_nothing(pairs):
     truth = np.array([float(not movie.possible) for movie in movies.movies])
     found = sections(truth, movies, digests)
     assert all(found[name] == 1.0 for name in ALL_NUMBERS)
-    assert found["ci95"] == found["quadruplet_ci95"] == found["auroc_ci95"] == [1.0, 1.0]
+    assert found["ci95"] == found["quadruplet_ci95"] == pytest.approx(wilson(1.0, 6))
+    assert found["auroc_ci95"] == [1.0, 1.0]
     found = sections(1 - truth, movies, digests)
     assert all(found[name] == 0.0 for name in ALL_NUMBERS)
 
