@@ -43,7 +43,8 @@ PROTOCOL = """\
 - Peaks: whether surprise is largest within a step of the first frame that shows the violation, by
   itself and in excess of the possible clip; and whether the token of largest excess is the one that
   shows the object's place, or a neighbour of it.
-- Intervals: 95 %, percentiles over resampled blocks or clips. Where all blocks of a kind came out
+- Intervals: 95 %, percentiles over resampled blocks or clips, of clips farther out where they are
+  few (as Student's t, Hesterberg 2015); none of a single clip. Where all blocks of a kind came out
   alike, which no resample changes, the reach of Wilson's interval for as many is added in squares.
 - The model runs in chunks of 8 clips, sorted by key, the last one padded, on one thread each.
 """

@@ -1,9 +1,10 @@
 """What answers are judged by: scores, and their intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import sqrt
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 # Of the normal distribution 95 % lie within so many standard deviations.
@@ -65,6 +66,23 @@ def wilson(share: float, count: int) -> list[float]:
     return [max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)]
 
 
+def percentile_interval(resampled: np.ndarray | Sequence[float], num_groups: int) -> list[float]:
+    """95 % interval from the scores of resamples: percentiles, farther out where groups are few.
+
+    The spread of resamples is too small by `sqrt((n - 1) / n)`, and Student's t reaches farther
+    than the normal distribution: the expanded percentile interval (Hesterberg 2015, The American
+    Statistician 69, section 3.5). Of 10 groups it is a fifth wider, of 100 a hundredth.
+
+    Args:
+        resampled: the score in each resample.
+        num_groups: clips or blocks that were resampled, 2 or more.
+    """
+    reach = stdtrit(num_groups - 1, 0.975) * sqrt(num_groups / (num_groups - 1))
+    tail = 100 * float(ndtr(-reach))
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return [float(low), float(high)]
+
+
 def bootstrap_groups(
     numerator: np.ndarray,
     denominator: np.ndarray,
@@ -72,32 +90,36 @@ def bootstrap_groups(
     combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
     seed: int = 0,
     resamples: int = 2000,
-) -> list[float]:
+) -> list[float] | None:
     """95 % interval of a ratio of sums, resampling whole groups.
 
     Rows of one clip are not independent, so clips are resampled and not rows.
 
     Args:
         numerator: `(n,)`, such as squared errors.
-        denominator: `(n,)`, such as squared distances from the mean, or ones.
+        denominator: `(n,)`, such as squared distances from the mean, or ones. Groups in which it
+            sums to zero have no part in it.
         groups: `(n,)`, the clip or block of each row, whole numbers from 0.
         combine: the score from both sums.
         seed: of the resampling.
         resamples: how many.
+
+    Returns:
+        None of fewer than two groups: one says nothing about how others differ from it.
     """
     _, number = np.unique(groups, return_inverse=True)
     top, bottom = np.bincount(number, numerator), np.bincount(number, denominator)
+    there = int((bottom > 0).sum())
+    if there < 2:
+        return None
     generator = np.random.default_rng(seed)
     rows = generator.integers(0, len(top), size=(resamples, len(top)))
     top_sums, bottom_sums = top[rows].sum(1), bottom[rows].sum(1)
     usable = bottom_sums > 0
-    if not usable.any():
-        return [0.0, 0.0]
-    low, high = np.percentile(combine(top_sums[usable], bottom_sums[usable]), [2.5, 97.5])
-    return [float(low), float(high)]
+    return percentile_interval(combine(top_sums[usable], bottom_sums[usable]), there)
 
 
-def r2_interval(predicted: np.ndarray, true: np.ndarray, groups: np.ndarray) -> list[float]:
+def r2_interval(predicted: np.ndarray, true: np.ndarray, groups: np.ndarray) -> list[float] | None:
     """95 % interval of `r2_score`, resampling clips; spread around the mean of all rows."""
     return bootstrap_groups(
         ((predicted - true) ** 2).sum(1),

@@ -86,6 +86,8 @@ def depth_table(section: Section) -> str:
         f"{section['num_clips']} clips, {section['num_frames']} frames, tokens of level 0; 95 % "
         f"interval of the rmse {interval(section['ci95_rmse_m'], 3)} m"
     )
+    if "objects" in section:
+        counts += f" (objects {interval(section['objects'].get('ci95_rmse_m'), 3)} m)"
     gain = section.get("ci95_gain_over_untrained_m")
     if gain is not None:
         counts += f", of what it is below the untrained network's {interval(gain, 3)} m"
@@ -349,14 +351,14 @@ def rollout_table(section: Section) -> str:
     for gap, values in section.items():
         names = [name.removesuffix("_mflops") for name in values if name.endswith("_mflops")]
         for name in (*names, "copy"):
-            low, high = values.get(f"{name}_ci95_gain", (None, None))
+            saved = values.get(f"{name}_ci95_gain")
             rows.append(
                 [
                     gap.removeprefix("gap"),
                     ROUTES.get(name, name.removesuffix("_direct").replace("level", "level ")),
                     number(values.get(name), 1),
                     number(values.get(f"{name}_gain")),
-                    "" if low is None else f"{number(low)} to {number(high)}",
+                    "" if saved is None else interval(saved),
                     number(values.get(f"{name}_mflops"), 0),
                     str(values.get(f"{name}_runs", "")),
                     str(values["num_frames"]),

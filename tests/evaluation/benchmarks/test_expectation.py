@@ -146,8 +146,8 @@ def test_scorer_that_knows_the_truth_gets_one_and_its_opposite_nothing(pairs):
     truth = np.array([float(not movie.possible) for movie in movies.movies])
     found = sections(truth, movies, digests)
     assert all(found[name] == 1.0 for name in ALL_NUMBERS)
-    assert found["ci95"] == found["quadruplet_ci95"] == pytest.approx(wilson(1.0, 6))
-    assert found["auroc_ci95"] == [1.0, 1.0]
+    for name in ("ci95", "quadruplet_ci95", "auroc_ci95"):
+        assert found[name] == pytest.approx(wilson(1.0, 6))
     found = sections(1 - truth, movies, digests)
     assert all(found[name] == 0.0 for name in ALL_NUMBERS)
 

@@ -32,6 +32,7 @@ from worldmodel.evaluation.probes.depth import (
     take_depth,
 )
 from worldmodel.evaluation.probes.depth_metrics import METRICS, depth_scores
+from worldmodel.evaluation.section_tables import depth_table
 
 GRID, CELLS = (2, 2), (8, 8)
 
@@ -185,7 +186,8 @@ def test_depth_is_read_from_tokens_that_hold_it_and_nulls_stand_beside_it(
     assert null["untrained"]["rmse_m"] == pytest.approx(null["mean"]["rmse_m"], rel=0.1)
     assert section["conv"]["rmse_m"] < 0.05
     assert section["conv"]["null"]["untrained"]["rmse_m"] > 0.1
-    assert section["ci95_rmse_m"][0] <= section["rmse_m"] <= section["ci95_rmse_m"][1]
+    for part in (section, section["objects"], section["conv"], section["conv"]["objects"]):
+        assert part["ci95_rmse_m"][0] < part["rmse_m"] < part["ci95_rmse_m"][1]
     gain = null["untrained"]["rmse_m"] - section["rmse_m"]
     assert section["ci95_gain_over_untrained_m"][0] <= gain
     assert gain <= section["ci95_gain_over_untrained_m"][1]
@@ -224,6 +226,29 @@ def test_the_mean_null_is_the_mean_map_of_training(
     error = joined(splits["test"], "metres") - mean
     found = scores.section()["null"]["mean"]
     assert found["rmse_m"] == pytest.approx(float(np.sqrt(np.mean(error**2))), rel=1e-6)
+
+
+def test_a_single_clip_has_no_interval(
+    scores: DepthScores, splits: dict[str, list[DepthClip]]
+) -> None:
+    found = DepthScores(scores.probes, 1)
+    found.add(splits["test"][:1])
+    section = found.section()
+    assert section["ci95_rmse_m"] is None
+    assert section["ci95_gain_over_untrained_m"] is None
+    assert "interval of the rmse -" in depth_table(section)
+
+
+def test_the_mean_map_is_a_depth_where_training_saw_nothing(
+    splits: dict[str, list[DepthClip]],
+) -> None:
+    def without(clips: Sequence[DepthClip]) -> DepthSamples:
+        hit = np.ones_like(clips[0].hit)
+        hit[:, 0, 0] = False
+        return samples([replace(clip, hit=hit) for clip in clips])
+
+    probes = fit_depth(PLAN, without(splits["train"][:4]), without(splits["val"][:2]), conv=False)
+    assert probes.mean[0, 0] == depth_heads.NEAREST_M
 
 
 def test_pixels_tell_something_of_a_bright_square(scores: DepthScores) -> None:

@@ -45,7 +45,8 @@ def test_a_planted_category_is_read_from_the_tokens_that_hold_it(section: dict) 
     assert section["null"]["untrained"]["auroc"] < 0.8
     assert section["null"]["pixels"]["auroc"] < 0.8
     assert section["by_level"]["context"]["level0"]["balanced_accuracy"] < 0.8
-    assert section["ci95_auroc"] == [1, 1]
+    # All right in sixteen clips: Wilson's interval for as many.
+    assert section["ci95_auroc"] == pytest.approx([0.806, 1], abs=1e-3)
     assert section["chance"] == 0.5
     assert section["num_clips"] == 16
 

@@ -1,5 +1,7 @@
 """The headline is chosen on validation blocks of hidden kinds, by a rule without luck in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,16 @@ def test_a_single_place_must_beat_the_combination_by_two_standard_errors(ahead, 
     choice = choose(scores, SPANS)
     assert choice.candidate == chosen
     assert choice.place == (0, 1)
+
+
+def test_a_single_block_of_each_kind_does_not_overrule_the_combination() -> None:
+    """One block says nothing about how blocks differ, so that no lead is beyond chance."""
+    scores = made_up({(0, 1): 1.0, (1, 1): 1.0}, count=2)
+    for curve in scores.curves.values():
+        curve *= np.array([1, 1.01])[:, None, None]
+    scores.curves[1, 1][:, 2:] -= 10
+    scores = replace(scores, kinds=np.array(["reveal", "permanence"]))
+    assert choose(scores, SPANS).candidate == COMBINED
 
 
 def test_one_place_alone_needs_no_combination() -> None:

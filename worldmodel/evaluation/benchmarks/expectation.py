@@ -26,7 +26,7 @@ from worldmodel.data.shards import written_whole
 from worldmodel.errors import InputError
 from worldmodel.evaluation.network import LevelShape, Network, Place, levels_of
 from worldmodel.evaluation.nulls import pixel_surprise
-from worldmodel.evaluation.scores import auroc
+from worldmodel.evaluation.scores import auroc, percentile_interval, wilson
 from worldmodel.evaluation.section_tables import interval, number, table
 from worldmodel.evaluation.surprise.measures import TIE_SHARE, accuracy_interval
 from worldmodel.evaluation.videos.long_video import SurpriseCurve, surprise_over_video
@@ -398,7 +398,7 @@ def quadruplets_won(values: np.ndarray, comparison: Comparison) -> np.ndarray:
 
 
 def auroc_interval(values: np.ndarray, impossible: np.ndarray, seed: int) -> list[float]:
-    """95 % interval of the AUROC over resampled groups.
+    """95 % interval of the AUROC over resampled groups; Wilson's where every draw is all right.
 
     Args:
         values: float64 `(G, m)`, scores of each group's movies.
@@ -407,8 +407,10 @@ def auroc_interval(values: np.ndarray, impossible: np.ndarray, seed: int) -> lis
     """
     size = len(values)
     counts = np.random.default_rng(seed).multinomial(size, [1 / size] * size, AUROC_RESAMPLES)
-    low, high = np.percentile(auroc_resampled(values, impossible, counts), [2.5, 97.5])
-    return [float(low), float(high)]
+    found = auroc_resampled(values, impossible, counts)
+    if size < 2 or (found.min() == found.max() and found[0] in (0, 1)):
+        return wilson(float(found[0]), size)
+    return percentile_interval(found, size)
 
 
 def auroc_resampled(values: np.ndarray, impossible: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from worldmodel.evaluation.footage import Footage
 from worldmodel.evaluation.network import LevelShape, one_thread
 from worldmodel.evaluation.probes.depth_heads import (
     CAP_M,
+    NEAREST_M,
     DepthProbe,
     Examples,
     Parts,
@@ -32,7 +33,7 @@ from worldmodel.evaluation.probes.depth_heads import (
     fit_linear,
 )
 from worldmodel.evaluation.probes.depth_metrics import NUM_SUMS, cell_sums, scores_of
-from worldmodel.evaluation.scores import bootstrap_groups
+from worldmodel.evaluation.scores import bootstrap_groups, percentile_interval
 
 # Depth is read at 4 x 4 places per token of level 0: 16 x 16 for 4 x 4 tokens, one per 4 x 4 pixels
 # at 64.
@@ -90,6 +91,9 @@ class Case:
 HEADLINE = Case(Reading("model"))
 MEAN = Case(Reading("mean", 0, "mean"))
 """No probe at all: the mean depth map of training."""
+
+Score = Callable[[Case], dict[str, object]]
+"""What is reported of a probe."""
 
 
 @dataclass(frozen=True)
@@ -439,6 +443,8 @@ def fit_depth(
             linear, (learn, check) = probes[Case(reading)], parts(reading)
             probes[Case(reading, "conv")] = fit_conv(linear, learn, check, plan.grids[0], seed)
     mean = as_map(probes[Case(PIXELS)].mean[None], plan.grids[0], plan.cells)[0]
+    # As any probe's answer: where training hit nothing the mean is 0, which has no logarithm.
+    mean = np.clip(mean, NEAREST_M, CAP_M)
     counts = {percent: len(train.clips(percent)) for percent in PERCENTS}
     return DepthProbes(plan, probes, mean, counts, len(choose))
 
@@ -529,8 +535,7 @@ class DepthScores:
         """
         self._check()
         plan, nulls = self.probes.plan, self._nulls(HEADLINE)
-        section = self._scores(HEADLINE) | {
-            "ci95_rmse_m": self._interval(seed),
+        section = self._scores(HEADLINE, seed) | {
             "level": 0,
             "source": "tokens",
             "head": "linear",
@@ -541,7 +546,9 @@ class DepthScores:
             "num_val_clips": self.probes.num_val_clips,
             "null": {name: self._scores(case) for name, case in nulls.items()}
             | {"pixels": self._scores(Case(PIXELS)), "mean": self._scores(MEAN)},
-            "conv": self._beside(Case(HEADLINE.reading, "conv"), self._scores),
+            "conv": self._beside(
+                Case(HEADLINE.reading, "conv"), self._scores, partial(self._scores, seed=seed)
+            ),
             "by_level": self._by_level(),
             "data_efficiency": {
                 f"percent{percent}": {
@@ -573,11 +580,22 @@ class DepthScores:
         """`(clips, 2, NUM_SUMS)`: over all cells, and over those of objects."""
         return np.array(self._sums[case]).reshape(-1, 2, NUM_SUMS)
 
-    def _scores(self, case: Case) -> dict[str, object]:
-        """All metrics over all cells, and over those of objects where there are any."""
-        everything, objects = self._table(case).sum(0)
-        scores: dict[str, object] = dict(scores_of(everything))
-        return scores | ({"objects": scores_of(objects)} if objects[0] else {})
+    def _scores(self, case: Case, seed: int | None = None) -> dict[str, object]:
+        """All metrics over all cells, and over those of objects where there are any.
+
+        Args:
+            case: whose.
+            seed: of the resampling that intervals are made by; None leaves them out.
+        """
+        everything, objects = np.moveaxis(self._table(case), 1, 0)
+        scores = self._area(everything, seed)
+        return scores | ({"objects": self._area(objects, seed)} if objects[:, 0].any() else {})
+
+    @staticmethod
+    def _area(table: np.ndarray, seed: int | None) -> dict[str, object]:
+        """Metrics of the sums of each clip, `(clips, NUM_SUMS)`."""
+        scores: dict[str, object] = dict(scores_of(table.sum(0)))
+        return scores if seed is None else scores | {"ci95_rmse_m": _rmse_interval(table, seed)}
 
     def _short(self, case: Case) -> dict[str, object]:
         scores = scores_of(self._table(case)[:, 0].sum(0))
@@ -602,9 +620,10 @@ class DepthScores:
             if other != case and other == _of_network(case, other.reading.network)
         }
 
-    def _beside(self, case: Case, score: Callable[[Case], dict[str, object]]) -> dict[str, object]:
-        nulls = self._nulls(case)
-        return score(case) | {"null": {name: score(other) for name, other in nulls.items()}}
+    def _beside(self, case: Case, score: Score, headline: Score | None = None) -> dict[str, object]:
+        """Scores of a probe, by `headline` if that is given, beside those of its nulls."""
+        nulls = {name: score(other) for name, other in self._nulls(case).items()}
+        return (headline or score)(case) | {"null": nulls}
 
     def _by_level(self) -> dict[str, dict[str, object]]:
         """Per level and source, all of them asked in the same frames and cells."""
@@ -617,25 +636,26 @@ class DepthScores:
                 level[case.reading.source] = scores | ({"by_camera": cameras} if cameras else {})
         return found
 
-    def _interval(self, seed: int) -> list[float]:
-        table = self._table(HEADLINE)[:, 0]
-        return bootstrap_groups(
-            table[:, 1], table[:, 0], np.arange(len(table)), lambda a, b: np.sqrt(a / b), seed
-        )
-
-    def _gain(self, null: Case, seed: int) -> list[float]:
-        """95 % interval of the null's rmse minus the model's in metres, resampling clips.
+    def _gain(self, null: Case, seed: int) -> list[float] | None:
+        """95 % interval of the null's rmse minus the model's in metres; None of a single clip.
 
         Both are scored on the same resampled clips: clips that are hard for both cancel.
         """
         table, other = self._table(HEADLINE)[:, 0], self._table(null)[:, 0]
         table, other = table[table[:, 0] > 0], other[table[:, 0] > 0]
+        if len(table) < 2:
+            return None
         rows = np.random.default_rng(seed).integers(0, len(table), size=(RESAMPLES, len(table)))
         rmse, other_rmse = (
             np.sqrt(sums[rows, 1].sum(1) / sums[rows, 0].sum(1)) for sums in (table, other)
         )
-        low, high = np.percentile(other_rmse - rmse, [2.5, 97.5])
-        return [float(low), float(high)]
+        return percentile_interval(other_rmse - rmse, len(table))
+
+
+def _rmse_interval(table: np.ndarray, seed: int) -> list[float] | None:
+    """95 % interval of the rmse in metres, resampling clips, from the sums `(clips, NUM_SUMS)`."""
+    clips = np.arange(len(table))
+    return bootstrap_groups(table[:, 1], table[:, 0], clips, lambda a, b: np.sqrt(a / b), seed)
 
 
 def _of_network(case: Case, network: str) -> Case:

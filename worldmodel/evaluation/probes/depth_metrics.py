@@ -243,10 +243,11 @@ class DepthSums:
         scores = [scores_of(row) for row in self._rows]
         return {name: _exact_sum([s[name] for s in scores]) / len(scores) for name in METRICS}
 
-    def intervals(self, seed: int = 0) -> dict[str, list[float]]:
+    def intervals(self, seed: int = 0) -> dict[str, list[float] | None]:
         """95 % intervals of the root mean squared error, both ways, resampling images.
 
-        Images of one scene resemble one another, so that the true intervals are wider.
+        None of a single image. Images of one scene resemble one another, so that the true intervals
+        are wider.
         """
         # By size and not by time of arrival, so that order changes nothing.
         rows = np.array(sorted(self._rows, key=tuple)).reshape(-1, NUM_SUMS)

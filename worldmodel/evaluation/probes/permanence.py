@@ -147,7 +147,7 @@ def permanence_section(train: Samples, val: HiddenWorlds | None, test: HiddenWor
     }
 
 
-def _interval(right: np.ndarray, blocks: np.ndarray) -> list[float]:
+def _interval(right: np.ndarray, blocks: np.ndarray) -> list[float] | None:
     """95 % interval of the accuracy, resampling blocks; Wilson's where all steps came out alike."""
     if (right == right[0]).all():
         return wilson(float(right[0]), len(np.unique(blocks)))

@@ -342,7 +342,9 @@ def rollout_section(
     return section
 
 
-def _gain(stepwise: np.ndarray, direct: np.ndarray, true: np.ndarray) -> tuple[float, list[float]]:
+def _gain(
+    stepwise: np.ndarray, direct: np.ndarray, true: np.ndarray
+) -> tuple[float, list[float] | None]:
     """Share of the step-by-step error that is saved, and its interval; a row is a clip."""
     slow, fast = (np.abs(guess - true).mean(1) for guess in (stepwise, direct))
     interval = bootstrap_groups(

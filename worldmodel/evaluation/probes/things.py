@@ -7,6 +7,7 @@ weights the rare class, which is the one that is asked about, would hardly count
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +18,7 @@ from worldmodel.evaluation.probes.observe import MODEL, PLACED_SOURCES, UNTRAINE
 from worldmodel.evaluation.probes.samples import Samples, extend
 from worldmodel.evaluation.probes.states import Source
 from worldmodel.evaluation.probes.whereabouts import MIN_ROWS, absent
-from worldmodel.evaluation.scores import auroc
+from worldmodel.evaluation.scores import auroc, percentile_interval, wilson
 from worldmodel.world.forms import CATEGORIES
 
 QUESTIONS = {
@@ -174,7 +175,7 @@ def thing_section(found: ThingProbes, answers: ThingAnswers, question: str) -> d
                 values(reader, key[2]), true, classes
             )
     counts = np.array([(true == each).sum() for each in classes])
-    section = {
+    section: dict[str, Any] = {
         **scores,
         f"ci95_{name}": _interval(headline, true, clips, classes, name),
         "chance": 0.5 if name == "auroc" else 1 / len(np.unique(true)),
@@ -199,19 +200,26 @@ def thing_section(found: ThingProbes, answers: ThingAnswers, question: str) -> d
 
 def _interval(
     values: np.ndarray, true: np.ndarray, clips: np.ndarray, classes: np.ndarray, name: str
-) -> list[float]:
-    """95 % interval of a score, resampling clips; draws that lack a class are left out."""
+) -> list[float] | None:
+    """95 % interval of a score, resampling clips; draws that lack a class are left out.
+
+    None of a single clip. Where every draw is as right as can be, Wilson's interval for as many.
+    """
     _, number = np.unique(clips, return_inverse=True)
+    count = int(number.max()) + 1
+    if count < 2:
+        return None
     order = np.argsort(number, kind="stable")
-    starts = np.searchsorted(number[order], np.arange(number.max() + 2))
+    starts = np.searchsorted(number[order], np.arange(count + 1))
     generator = np.random.default_rng(0)
     found = []
     for _ in range(RESAMPLES):
-        drawn = generator.integers(0, len(starts) - 1, size=len(starts) - 1)
+        drawn = generator.integers(0, count, size=count)
         rows = np.concatenate([order[starts[clip] : starts[clip + 1]] for clip in drawn])
         if len(np.unique(true[rows])) == len(np.unique(true)):
             found.append(_scores(values[rows], true[rows], classes)[name])
     if not found:
         return [0.0, 1.0]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return [float(low), float(high)]
+    if min(found) == max(found) and found[0] in (0, 1):
+        return wilson(found[0], count)
+    return percentile_interval(found, count)

@@ -234,10 +234,17 @@ def _margins(wins: np.ndarray, kinds: np.ndarray) -> np.ndarray:
 
     Returns:
         `MARGIN` standard errors of the difference of their merits, blocks being drawn within kinds.
+        Endless where no kind has two blocks, for then nothing tells how blocks differ.
     """
     groups = [(wins[:-1] - wins[-1])[:, kinds == kind] for kind in np.unique(kinds)]
-    # A kind with a single block says nothing about its spread.
-    variances = [own.var(1, ddof=1) / own.shape[1] for own in groups if own.shape[1] > 1]
+    several = [own.var(1, ddof=1) for own in groups if own.shape[1] > 1]
+    if not several:
+        return np.full(len(wins) - 1, np.inf)
+    # A kind with a single block says nothing about its spread: it has the others' mean.
+    usual = np.mean(several, axis=0)
+    variances = [
+        (own.var(1, ddof=1) if own.shape[1] > 1 else usual) / own.shape[1] for own in groups
+    ]
     return MARGIN * np.sqrt(np.sum(variances, axis=0)) / len(groups)
 
 

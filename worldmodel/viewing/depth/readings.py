@@ -34,7 +34,7 @@ from worldmodel.evaluation.probes.depth import (
     take_depth,
 )
 from worldmodel.evaluation.probes.depth_metrics import NUM_SUMS, cell_sums
-from worldmodel.evaluation.scores import bootstrap_groups
+from worldmodel.evaluation.scores import bootstrap_groups, percentile_interval
 from worldmodel.models.checkpoint import ClipSpec
 
 CPU = torch.device("cpu")
@@ -113,6 +113,8 @@ class DepthReadings:
         interval = bootstrap_groups(
             rows[:, 1], rows[:, 0], np.arange(len(rows)), lambda a, b: np.sqrt(a / b)
         )
+        if interval is None:
+            raise InputError("one test clip alone shows such cells; take more test clips")
         return float(np.sqrt(rows[:, 1].sum() / rows[:, 0].sum())), interval
 
     def gain(self, case: Case, other: Case) -> tuple[float, list[float]]:
@@ -129,8 +131,7 @@ class DepthReadings:
             return np.sqrt(sums[rows, 1].sum(1) / sums[rows, 0].sum(1))
 
         difference = rmse(theirs) - rmse(mine)
-        low, high = np.percentile(difference[1:], [2.5, 97.5])
-        return float(difference[0]), [float(low), float(high)]
+        return float(difference[0]), percentile_interval(difference[1:], len(mine))
 
     def frames(self, count: int) -> list[tuple[int, int]]:
         """Clip and frame of `count` test frames, evenly spread over all."""

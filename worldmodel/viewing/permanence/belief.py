@@ -165,11 +165,14 @@ class Belief:
         return np.stack([track.hidden_for for track in self.tracks])[:, self.ends]
 
     def error(self, who: str, rows: np.ndarray) -> tuple[float, list[float]]:
-        """Mean absolute error in px over rows `(n, A)`, and its 95 % interval over clips."""
+        """Mean absolute error in px over rows `(n, A)`, and its 95 % interval over clips.
+
+        Not a number of a single one.
+        """
         off = np.abs(self.said[who] - self.true)[rows].mean(1)
         clips = np.nonzero(rows)[0]
         ends = bootstrap_groups(off, np.ones_like(off), clips, lambda total, count: total / count)
-        return float(off.mean()), ends
+        return float(off.mean()), ends or [np.nan, np.nan]
 
     def r2(self, who: str, rows: np.ndarray) -> float:
         """Share of the place's spread over rows `(n, A)` that is explained."""

@@ -193,12 +193,15 @@ class Presence:
     seconds: np.ndarray
 
     def accuracy(self, who: str, rows: np.ndarray) -> tuple[float, list[float]]:
-        """Share of right answers among rows, and its 95 % interval over blocks."""
+        """Share of right answers among rows, and its 95 % interval over blocks.
+
+        Not a number of a single one.
+        """
         right = ((self.said[who] > 0) == self.there)[rows].astype(np.float64)
         ends = bootstrap_groups(
             right, np.ones_like(right), self.blocks[rows], lambda total, count: total / count
         )
-        return float(right.mean()), ends
+        return float(right.mean()), ends or [np.nan, np.nan]
 
 
 @one_thread()

@@ -382,7 +382,7 @@ def places_ahead(scales: Scales) -> Figure:
         if not entries or still:
             say_in(axes, f"{STILL}: nothing is read" if still else "too few clips")
             continue
-        ends = np.array([entry["ci95_r2"] for entry in entries])
+        ends = np.array([entry["ci95_r2"] or (np.nan, np.nan) for entry in entries])
         axes.fill_between(seconds, *ends.T, color=BLUE, alpha=0.18, linewidth=0)
         # The untrained network's own predictions are random; its tokens are not.
         theirs = [null.get(f"level{level}", {}).get(f"h{h}") for h in shape.horizons]

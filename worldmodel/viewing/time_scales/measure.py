@@ -546,5 +546,7 @@ def rollout_intervals(answers: RolloutAnswers, gap: int) -> dict[str, Any]:
 
 
 def _mean_interval(values: np.ndarray) -> list[float]:
-    ones = np.ones(len(values))
-    return bootstrap_groups(values, ones, np.arange(len(values)), lambda top, count: top / count)
+    """Of a mean over clips; not a number of a single clip, so that nothing is drawn."""
+    clips, ones = np.arange(len(values)), np.ones(len(values))
+    ends = bootstrap_groups(values, ones, clips, lambda top, count: top / count)
+    return ends or [np.nan, np.nan]
