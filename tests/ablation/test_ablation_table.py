@@ -164,3 +164,16 @@ def test_results_of_an_older_configuration_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "scope" / "batch-seed0.failed.json").write_text(json.dumps(failed))
     findings = read_findings(study, tmp_path)
     assert not any(findings.results.values()) and not any(findings.failures.values())
+
+
+def test_results_measured_on_something_else_are_left_out(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    for seed, protocol in ((0, "now"), (1, "older"), (2, "now")):
+        write_result(tmp_path, study, "scope", "default", seed)
+        path = tmp_path / "scope" / f"default-seed{seed}.json"
+        measured = {"measured_on": {"protocol": protocol}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | measured))
+    findings = read_findings(study, tmp_path, {"protocol": "now"})
+    assert [found["seed"] for found in findings.results["scope", "default"]] == [0, 2]
+    page = write_tables(study, tmp_path, {"protocol": "now"}).read_text()
+    assert rows_of(page, "Which scope?")["seeds"][0] == "0 2"

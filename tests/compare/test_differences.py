@@ -21,6 +21,7 @@ from worldmodel.compare.differences import (
     mover,
     p_of,
 )
+from worldmodel.compare.likeness import find_unlike
 from worldmodel.compare.reports import Group, RunReport
 from worldmodel.evaluation.readings import VISIBLE, Reading, seed_half_width
 from worldmodel.evaluation.scores import wilson
@@ -78,6 +79,18 @@ def test_less_error_is_better_and_more_r2_is_better() -> None:
     assert found(comparison, "position, visible").word == WORSE
     assert found(comparison, "depth, rmse").word == BETTER
     assert found(comparison, "effective rank ÷ width, level 0").word == ""
+
+
+def test_depth_at_other_places_is_shown_and_not_judged() -> None:
+    """A model of 8 x 8 tokens is asked at four times as many places as one of 4 x 4."""
+    coarse, fine = report(), report(visible=0.3, depth=0.3)
+    coarse["depth"]["cells_per_frame"], fine["depth"]["cells_per_frame"] = 256, 1024
+    pair = [group("a", coarse), group("b", fine)]
+    unlike, notes = find_unlike(pair)
+    comparison = compare_groups(pair, unlike)
+    assert found(comparison, "depth, rmse").word == NOT_JUDGED
+    assert found(comparison, "position, visible").word == WORSE
+    assert any("Depth was asked at 256 and 1024 places" in note for note in notes)
 
 
 def test_ratios_of_errors_are_judged_by_seeds_alone() -> None:

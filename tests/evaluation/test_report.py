@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from square_world import write_squares
 from worldmodel.errors import InputError
 from worldmodel.evaluation import report as room
 from worldmodel.evaluation.probes.stored import read_probes
-from worldmodel.evaluation.report import evaluate, evenly, finite
+from worldmodel.evaluation.report import evaluate, evenly, finite, write_report
 from worldmodel.evaluation.tables import summary_table
 from worldmodel.models.checkpoint import load_model
 from worldmodel.models.hub_files import PROBES
@@ -152,6 +153,7 @@ def test_pictures_and_text_are_written(written: Path) -> None:
     }
     assert min(pictures.values()) > 4096
     text = (written / "report.md").read_text()
+    assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == set(pictures)
     for title in (
         "Prediction",
         "Depth",
@@ -161,6 +163,14 @@ def test_pictures_and_text_are_written(written: Path) -> None:
     ):
         assert f"## {title}" in text
     assert "surprise, overall" in summary_table(load(written))
+
+
+def test_pictures_that_were_not_drawn_are_not_linked(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "depth_strip.png").touch()
+    write_report(tmp_path, load(written))
+    text = (tmp_path / "report.md").read_text().split("## Pictures")[1]
+    assert re.findall(r"figures/(\w+)", text) == ["depth_strip"]
 
 
 def test_a_missing_checkpoint_is_named(squares: Path, tmp_path: Path) -> None:

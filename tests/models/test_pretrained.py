@@ -19,6 +19,7 @@ from worldmodel.data.stream import ClipDataset
 from worldmodel.data.transforms import scaled_size
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
+from worldmodel.evaluation.protocol import PROTOCOL
 from worldmodel.export import export_model
 from worldmodel.losses.prediction import prediction_energy
 from worldmodel.models import checkpoint as checkpoints
@@ -378,6 +379,9 @@ def test_shipped__says_how_it_was_made_and_is_the_one_that_was_measured(name):
     ours = (model.config["checkpoint_sha256"], model.config["weights_sha256"])
     assert report["meta"]["checkpoint_sha256"] in ours
     assert report["meta"]["data"]["reference_hash_equal"] is True
+    # By the rules that are printed now: a changed protocol asks for a new measurement.
+    protocol = hashlib.sha256(PROTOCOL.encode()).hexdigest()
+    assert report["meta"]["protocol_sha256"] == protocol
     overall = report["surprise"]["overall"]
     assert overall["ci95"][0] > overall["null"]["untrained"]["mean"]
     levels = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"]["levels"]

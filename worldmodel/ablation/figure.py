@@ -29,13 +29,17 @@ STEPS_MARKED = (1, 2, 4, 8)
 SHARE_COLOURS = {"within_clips": GREEN, "between_clips": ORANGE, "between_positions": SKY}
 
 
-def write_figures(study: Study, out: Path) -> list[Path]:
+def write_figures(
+    study: Study, out: Path, measured_on: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Write `ablation.png`, and `spectrum.png` where the study asks about the scope.
+
+    Arguments are as of `read_findings`.
 
     Returns:
         What was written; nothing without any results.
     """
-    findings = read_findings(study, out)
+    findings = read_findings(study, out, measured_on)
     figures = {
         FIGURE: ablation_figure(findings),
         SPECTRUM: spectrum_figure(findings),

@@ -125,8 +125,8 @@ def ablate(
         missing = [job for job in wanted if not share_result(out, job, measured_on)]
         print(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them done already", flush=True)
         failures = Scheduler(out, study, measured_on, jobs, commands).run(missing)
-        page = write_tables(study, out)
-        write_figures(study, out)
+        page = write_tables(study, out, measured_on)
+        write_figures(study, out, measured_on)
     if failures:
         raise InputError(
             f"{len(failures)} of {len(missing)} runs failed: "
@@ -368,7 +368,7 @@ class Scheduler:
                     if line is not None:
                         num_done += 1
                         print(f"[{num_done}/{total}] {turn.job.label}: {line}", flush=True)
-                        write_tables(self.study, self.out)
+                        write_tables(self.study, self.out, self.measured_on)
         finally:
             self._stop()
         return failures

@@ -71,10 +71,18 @@ class Findings:
         return {measure.name: seed_half_width(measure, self.groups()) for measure in measures}
 
 
-def read_findings(study: Study, out: Path) -> Findings:
+def read_findings(
+    study: Study, out: Path, measured_on: Mapping[str, Any] | None = None
+) -> Findings:
     """The results and failures that lie in a study's folder.
 
-    Results of other configurations than the study's now are left out.
+    Results of other configurations than the study's now are left out, and those that were measured
+    on other sets or by another protocol: one table has numbers of one kind.
+
+    Args:
+        study: the study.
+        out: its folder.
+        measured_on: of `run.describe_sets`; None asks not.
     """
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     failures: dict[tuple[str, str], list[str]] = {}
@@ -83,7 +91,8 @@ def read_findings(study: Study, out: Path) -> Findings:
         results[name], failures[name] = [], []
         for seed in variant.seeds:
             found = _read(out / f"{variant.label(seed)}.json")
-            if found.get("digest") == variant.digest:
+            alike = measured_on is None or found.get("measured_on") == measured_on
+            if found.get("digest") == variant.digest and alike:
                 results[name].append(found)
             failed = _read(out / f"{variant.label(seed)}.failed.json")
             if failed.get("digest") == variant.digest:
@@ -96,11 +105,11 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def write_tables(study: Study, out: Path) -> Path:
-    """Write `ablation.md` from the results that are there."""
+def write_tables(study: Study, out: Path, measured_on: Mapping[str, Any] | None = None) -> Path:
+    """Write `ablation.md` from the results that are there; arguments as of `read_findings`."""
     page = out / PAGE
     out.mkdir(parents=True, exist_ok=True)
-    page.write_text(ablation_page(read_findings(study, out)), encoding="utf-8")
+    page.write_text(ablation_page(read_findings(study, out, measured_on)), encoding="utf-8")
     return page
 
 

@@ -336,7 +336,9 @@ def _judge(
         return replace(found, word=NO_DIRECTION, p=None)
     level = measure.section[-1] if measure.section[0] == "prediction" else None
     dead = [name.split()[0] for group in sides for run in group.runs for name in run.collapsed]
-    if unlike or (level is not None and level in dead):
+    # Depth in finer cells is another question: edges are asked for that coarse cells step over.
+    finer = measure.section[0] == "depth" and len(cells_of(sides)) > 1
+    if unlike or finer or (level is not None and level in dead):
         return replace(found, word=NOT_JUDGED, p=None)
     if found.low is None or found.high is None:
         return found
@@ -344,6 +346,12 @@ def _judge(
         return replace(found, word=UNDECIDED)
     gains = (found.value > 0) is measure.higher_is_better
     return replace(found, word=BETTER if gains else WORSE)
+
+
+def cells_of(groups: Sequence[Group]) -> set[int]:
+    """At how many places of a frame depth was asked, of all runs that say so."""
+    sections = [section_at(report, ("depth",)) for group in groups for report in group.reports]
+    return {each["cells_per_frame"] for each in sections if "cells_per_frame" in each}
 
 
 def _corrected(rows: Sequence[Row], others: int) -> tuple[Row, ...]:

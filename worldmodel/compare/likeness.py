@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worldmodel.compare.differences import section_at
+from worldmodel.compare.differences import cells_of, section_at
 from worldmodel.compare.reports import Group, RunReport
 from worldmodel.evaluation.readings import report_measures
 
@@ -37,6 +37,12 @@ def find_unlike(groups: Sequence[Group]) -> tuple[dict[int, str], list[str]]:
     if 0 in unlike:
         unlike |= {number: unlike[0] for number in range(1, len(groups)) if number not in unlike}
     runs = [run for group in groups for run in group.runs]
+    cells = cells_of(groups)
+    if len(cells) > 1:
+        notes.append(
+            f"Depth was asked at {' and '.join(map(str, sorted(cells)))} places of a frame (16 for "
+            "each token of level 0): its differences are shown, and not called better or worse."
+        )
     return unlike, [*notes, *_told(runs), *_same_weights(groups), *_missing_sections(runs)]
 
 

@@ -136,7 +136,7 @@ def write_report(out: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     plain = finite(report)
     text = json.dumps(plain, indent=2, allow_nan=False)
     (out / "report.json").write_text(text + "\n", encoding="utf-8")
-    (out / "report.md").write_text(markdown(plain), encoding="utf-8")
+    (out / "report.md").write_text(markdown(plain, out / "figures"), encoding="utf-8")
     return plain
 
 

@@ -1,6 +1,7 @@
 """The report as text: `report.md`, and the summary that commands print."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from worldmodel.evaluation.card import card_table
@@ -39,8 +40,14 @@ def present(report: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     return {} if section is None or "absent" in section else section
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The whole report as `report.md`."""
+def markdown(report: Mapping[str, Any], figures: Path) -> str:
+    """The whole report as `report.md`.
+
+    Args:
+        report: the content of `report.json`.
+        figures: folder of its pictures, beside `report.md`; those that are not there (loss curves
+            of a run without `metrics.csv`) are not shown.
+    """
     meta = report["meta"]
     data = meta["data"]
     parts = [
@@ -62,7 +69,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         if section is not None:
             parts += [f"## {title}", missing(section) or write(section)]
     parts += ["## Protocol", PROTOCOL.rstrip()]
-    parts += ["## Pictures", "\n".join(f"![{name}](figures/{name}.png)" for name in PICTURES)]
+    drawn = [name for name in PICTURES if (figures / f"{name}.png").is_file()]
+    parts += ["## Pictures", "\n".join(f"![{name}](figures/{name}.png)" for name in drawn)]
     return "\n\n".join(parts) + "\n"
 
 
