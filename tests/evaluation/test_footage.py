@@ -1,5 +1,6 @@
 """Reading a set: which frames, in which order, and what belongs to them."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from square_world import FRAMES, SIZE, footage
 
 from worldmodel.clips import Truth
-from worldmodel.data.shards import read_members, write_shard
+from worldmodel.data.shards import read_members, scan_shard, write_shard
 from worldmodel.data.truth import decode_truth, encode_truth
 from worldmodel.errors import InputError
 from worldmodel.evaluation.footage import (
@@ -19,6 +20,7 @@ from worldmodel.evaluation.footage import (
     read_footage,
     read_samples,
     sampled_frames,
+    seen_fps,
 )
 from worldmodel.evaluation.network import chunked, pad_chunk
 from worldmodel.evaluation.passes import Pace, run_pass
@@ -46,6 +48,18 @@ def test_a_block_holds_both_worlds_equal_to_the_bit_within_its_window(squares: P
     assert torch.equal(a[start:stop], b[start:stop])
     assert not torch.equal(a[start - 1], b[start - 1])
     assert [truth.state["present"][0] for truth in block.truth] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen"), [(16.0, 16), (8.0, 8), (10.0, 8), (5.0, 16 / 3), (3.0, 3.2)]
+)
+def test_a_video_is_seen_at_the_rate_that_its_stride_gives(
+    tmp_path: Path, wanted: float, seen: float
+) -> None:
+    """Speeds are in pixels a second of this rate, not of the one the model asks for."""
+    write_shard(tmp_path / "a.tar", [("a", {"json": b'{"fps": 16, "num_frames": 64}'})])
+    (ref,) = scan_shard(tmp_path / "a.tar")
+    assert seen_fps(ref, replace(SPEC, fps=wanted)) == pytest.approx(seen)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,15 @@ def sampled_frames(metadata: dict[str, Any], clip: ClipSpec, key: str) -> tuple[
     return range(0, needed, stride), stride
 
 
+def seen_fps(ref: SampleRef, clip: ClipSpec) -> float:
+    """Frames per second at which a model really sees a video.
+
+    Not what it was trained for where no whole frame stride gives that: 10 a second of 16 are 8.
+    """
+    metadata = read_metadata(ref)
+    return float(metadata["fps"]) / frame_stride_for(float(metadata["fps"]), clip.fps)
+
+
 def _read_world(
     members: dict[str, bytes], prefix: str, indices: range, size: int, maps: bool = True
 ) -> tuple[Tensor, Truth]:

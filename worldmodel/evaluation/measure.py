@@ -22,6 +22,7 @@ from worldmodel.evaluation.footage import (
     mirrored_too,
     read_block,
     read_footage,
+    seen_fps,
 )
 from worldmodel.evaluation.network import (
     CHUNK,
@@ -377,6 +378,8 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     levels = levels_of(networks[MODEL])
     spans = [level.span for level in levels]
     clip, effort = model.clip, run.effort
+    # All videos of a set have one rate.
+    fps = seen_fps(data.clips["test"][0], clip)
     errors = PredictionErrors(
         [level.dim for level in levels], [level.horizons for level in levels], spans
     )
@@ -385,8 +388,8 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
 
     def watch(split: str, depth: DepthSamples) -> Samples:
         fitted = errors if split == "train" else None
-        work = WatchClips(networks, clip.fps, fitted, effort.depth)
-        samples = Samples(spans, clip.fps, clip.num_frames)
+        work = WatchClips(networks, fps, fitted, effort.depth)
+        samples = Samples(spans, fps, clip.num_frames)
         refs, title = data.clips[split], f"{split} clips"
         for seen in run_pass(refs, read, work, CHUNK, run.device, run.pace, title):
             samples.add(seen.observation)
@@ -424,7 +427,7 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
         depth_probes = fit_depth(plan, depth_train, depth_val, run.seed)
         depth_scores = DepthScores(depth_probes, len(data.clips["test"]))
     whereabouts, things = fit_whereabouts(train, val, run.seed), fit_things(train, val)
-    examine = ExamineClips(networks, clip.fps, errors, whereabouts, things, effort)
+    examine = ExamineClips(networks, fps, errors, whereabouts, things, effort)
     test_clips = run_pass(
         data.clips["test"], read, examine, CHUNK, run.device, run.pace, "test clips"
     )
@@ -456,7 +459,7 @@ def measure(model: LoadedModel, data: Data, run: Run) -> tuple[dict[str, Any], S
     drawn = read_metadata(data.clips["test"][0])  # places are counted in the set's own pixels
     picture = (int(drawn["width"]), int(drawn["height"]))
     probes = StoredProbes.of(levels, picture, depth_probes, whereabouts, told.answers, report)
-    shown = Shown(depth, told.shown, first, test_scores, choice, spans, clip.fps, probes)
+    shown = Shown(depth, told.shown, first, test_scores, choice, spans, fps, probes)
     return {name: section for name, section in report.items() if section}, shown
 
 

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import InputError
-from worldmodel.evaluation.footage import Footage, find_samples, mirrored_too, read_footage
+from worldmodel.evaluation.footage import (
+    Footage,
+    find_samples,
+    mirrored_too,
+    read_footage,
+    seen_fps,
+)
 from worldmodel.evaluation.measure import Effort, choose_training
 from worldmodel.evaluation.network import CHUNK, Network, levels_of, one_thread
 from worldmodel.evaluation.passes import Pace, run_pass
@@ -113,8 +119,9 @@ def watch_tracks(
         refs = choose_training(find_samples(root, split, "clips"), effort)
         if not refs:
             raise InputError(f"no clip of {split} in {root} follows an object: make it anew")
-        samples[split] = Samples(spans, clip.fps, clip.num_frames)
-        work = WatchTracks(networks, clip.fps, mirrored=split == "train")
+        fps = seen_fps(refs[0], clip)
+        samples[split] = Samples(spans, fps, clip.num_frames)
+        work = WatchTracks(networks, fps, mirrored=split == "train")
         for seen in run_pass(refs, read, work, CHUNK, CPU, pace or Pace(quiet=True)):
             samples[split].add(seen)
         keys = [ref.key for ref in refs]
