@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +8,9 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from lightning import Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from worldmodel.callbacks import (
@@ -98,3 +101,65 @@ def test_checkpoints__one_file_each_under_a_stable_key():
     assert (last.filename, best.filename) == ("last", "best")
     assert last.state_key != best.state_key
     assert last.state_key == LastCheckpoint(every_n_train_steps=3).state_key
+
+
+class Scored(BoringModel):
+    """Of which each validation has a score that was thought up."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = iter(scores)
+
+    def on_validation_epoch_end(self):
+        self.log("val/skill_ratio", next(self.scores))
+
+
+def run_to(step: int, root: Path, scores: list[float], keep: int = 1, resume: bool = True) -> None:
+    """Validate after every second step, up to a step, and again where it was cut short."""
+    folder = root / "checkpoints"
+    last = LastCheckpoint(every_n_train_steps=4, dirpath=str(folder))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=step,
+        limit_val_batches=1,
+        val_check_interval=2,
+        num_sanity_val_steps=0,
+        logger=False,
+        default_root_dir=root,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[last, BestCheckpoint(keep)],
+    )
+    trainer.fit(Scored(scores), ckpt_path=str(folder / "last.ckpt") if resume else None)
+
+
+def best_steps(root: Path) -> list[int]:
+    found = [torch.load(path)["global_step"] for path in root.glob("checkpoints/best*.ckpt")]
+    return sorted(found)
+
+
+def test_best__a_resumed_run_overwrites_it_by_a_better_one_only(tmp_path):
+    # last.ckpt is of step 4 and older than the validation of that step.
+    run_to(4, tmp_path, [0.9, 0.5], resume=False)
+    run_to(6, tmp_path, [0.8])
+    assert best_steps(tmp_path) == [4]
+    moved = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "checkpoints", moved / "checkpoints")
+    run_to(8, moved, [0.7])
+    assert best_steps(moved) == [4]
+    run_to(10, moved, [0.4])
+    assert best_steps(moved) == [10]
+
+
+def test_best__several_of_a_run_that_was_cut_short(tmp_path):
+    run_to(4, tmp_path, [0.9, 0.5], keep=2, resume=False)
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "checkpoints", kept)
+    run_to(8, tmp_path, [0.6, 0.55], keep=2)
+    assert best_steps(tmp_path) == [4, 8]
+    # Cut short after step 8 it goes on from step 4: the same again, and none is lost.
+    shutil.copy(kept / "last.ckpt", tmp_path / "checkpoints" / "last.ckpt")
+    run_to(8, tmp_path, [0.6, 0.54], keep=2)
+    assert best_steps(tmp_path) == [4, 8]
+    run_to(10, tmp_path, [0.7], keep=2)
+    assert best_steps(tmp_path) == [4, 8]

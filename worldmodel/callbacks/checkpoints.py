@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from worldmodel.errors import InputError
 
@@ -80,6 +82,9 @@ class LastCheckpoint(ModelCheckpoint):
 class BestCheckpoint(ModelCheckpoint):
     """Keeps `best.ckpt`: the lowest mean longest-horizon skill ratio on validation.
 
+    A run that goes on in its folder compares with those that lie there; one that goes on from
+    another run's checkpoint in a new folder has its own.
+
     Args:
         keep: how many of the best stay; more than one are called `best-{step}.ckpt`.
 
@@ -102,6 +107,32 @@ class BestCheckpoint(ModelCheckpoint):
     @property
     def state_key(self) -> str:
         return "BestCheckpoint"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Know the best in the folder again, each by the score in its own file.
+
+        Not by what the checkpoint says: `last.ckpt` is written before the validation of its step,
+        and knows files by the folder's name at that time.
+        """
+        assert self.dirpath is not None  # since `setup`
+        scores: dict[str, Tensor] = {}
+        for path in Path(self.dirpath).glob("best*.ckpt"):
+            # Weights stay on the disk: the score is a few bytes of it.
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            score = saved["callbacks"][self.state_key]["current_score"].clone()
+            scores[os.path.join(self.dirpath, path.name)] = score
+        best = sorted(scores, key=lambda name: float(scores[name]))[: self.save_top_k]
+        if best:
+            self.best_k_models = {name: scores[name] for name in best}
+            self.best_model_path, self.best_model_score = best[0], scores[best[0]]
+            self.kth_best_model_path, self.kth_value = best[-1], scores[best[-1]]
+
+    def _update_best_and_save(
+        self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        # A run that was cut short after one of the best comes to its step again, and its name.
+        self.best_k_models.pop(self.format_checkpoint_name(monitor_candidates), None)
+        super()._update_best_and_save(current, trainer, monitor_candidates)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
