@@ -3,7 +3,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from worldmodel.optim import OptimConfig, build_optimizer, build_schedule, lr_share
+from worldmodel.optim import (
+    OptimConfig,
+    build_optimizer,
+    build_schedule,
+    lr_share,
+    take_effect,
+)
 
 
 def test_lr_share__rises_then_falls_to_the_final_share():
@@ -48,3 +54,42 @@ def test_schedule__sets_the_rate_per_step():
         optimizer.step()
         schedule.step()
     assert rates[0] == pytest.approx(0.05) and max(rates) == 0.5
+
+
+def resumed(before: OptimConfig, now: OptimConfig, total_steps: int = 100):
+    """What is resumed at step 30, its optimizer, and what was said."""
+    module = torch.nn.Linear(3, 3)
+    old = build_optimizer(module, before)
+    schedule = build_schedule(old, before, 100)
+    for _ in range(30):
+        old.step()
+        schedule.step()
+    optimizer = build_optimizer(module, now)
+    fresh = build_schedule(optimizer, now, total_steps)
+    optimizer.load_state_dict(old.state_dict())
+    fresh.load_state_dict(schedule.state_dict())
+    said = take_effect(optimizer, [fresh], now)
+    return old, optimizer, fresh, said
+
+
+def test_resume__with_the_same_settings_changes_nothing():
+    config = OptimConfig(lr=3e-4, warmup_steps=7)
+    old, optimizer, _, said = resumed(config, config)
+    assert said == [] and optimizer.state_dict() == old.state_dict()
+
+
+def test_resume__other_settings_hold_from_there_on_and_are_named():
+    now = OptimConfig(lr=5e-4, weight_decay=0.1, betas=(0.8, 0.99), warmup_steps=7)
+    _, optimizer, schedule, said = resumed(OptimConfig(warmup_steps=7), now, total_steps=200)
+    assert said == [
+        "model.optim.lr 0.001 -> 0.0005",
+        "model.optim.betas (0.9, 0.95) -> (0.8, 0.99)",
+        "model.optim.weight_decay 0.02 -> 0.1",
+    ]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    for step in (30, 31):
+        for group in optimizer.param_groups:
+            assert group["lr"] == 5e-4 * lr_share(step, 200, now)
+            assert group["betas"] == (0.8, 0.99)
+        optimizer.step()
+        schedule.step()

@@ -3,12 +3,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader
 
 from worldmodel.clips import ClipBatch
 from worldmodel.compute import ComputeConfig
 from worldmodel.losses.objective import LossWeights
 from worldmodel.losses.regularizers import VICReg
 from worldmodel.models.target import MovingAverage
+from worldmodel.optim import OptimConfig
 from worldmodel.task import WorldModelTask
 
 
@@ -16,6 +19,22 @@ from worldmodel.task import WorldModelTask
 def task(encoder_config, level_configs) -> WorldModelTask:
     torch.manual_seed(0)
     return WorldModelTask(levels=level_configs, encoder=encoder_config)
+
+
+def train(task: WorldModelTask, clip: ClipBatch, steps: int, **options) -> Trainer:
+    """So many steps on one batch; goes on from `resume` where that is given."""
+    resume = options.pop("resume", None)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    trainer.fit(task, DataLoader([clip] * steps, batch_size=None), ckpt_path=resume)
+    return trainer
 
 
 def test_objective__one_set_of_losses_per_level(task, clip):
@@ -99,6 +118,21 @@ def test_checkpoint__what_its_first_weights_were_shown_is_not_left_out(task, mon
     task.on_save_checkpoint(checkpoint)
     assert checkpoint["worldmodel"]["data"] == {"left_out": ["support"]}
     assert checkpoint["worldmodel"]["began_with"] == task.began_with
+
+
+def test_resume__another_rate_holds_from_there_on_and_is_said(
+    encoder_config, level_configs, clip, tmp_path, capsys
+):
+    tasks = [
+        WorldModelTask(level_configs, encoder_config, optim=OptimConfig(lr=lr))
+        for lr in (1e-3, 0.5)
+    ]
+    path = tmp_path / "last.ckpt"
+    train(tasks[0], clip, 2).save_checkpoint(path)
+    assert "model.optim" not in capsys.readouterr().out
+    (optimizer,) = train(tasks[1], clip, 3, resume=path).optimizers
+    assert "from step 2 on: model.optim.lr 0.001 -> 0.5\n" in capsys.readouterr().out
+    assert {group["initial_lr"] for group in optimizer.param_groups} == {0.5}
 
 
 def test_training__every_parameter_gets_a_gradient(task, clip):

@@ -1,10 +1,11 @@
 """The optimizer and its schedule, in steps."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
@@ -48,6 +49,42 @@ def build_schedule(optimizer: AdamW, config: OptimConfig, total_steps: int) -> L
         total_steps: optimizer steps of the whole run.
     """
     return LambdaLR(optimizer, lambda step: lr_share(step, total_steps, config))
+
+
+def take_effect(
+    optimizer: Optimizer, schedules: Iterable[LambdaLR], config: OptimConfig
+) -> list[str]:
+    """Have a configuration hold for an optimizer whose state a checkpoint has brought back.
+
+    With its moments that state has the rate, the decays and betas of before. Where those are the
+    configuration's, every number stays as it is, to the bit.
+
+    Args:
+        optimizer: `build_optimizer`'s.
+        schedules: of its rate, at the step that was reached.
+        config: as it shall be from here on.
+
+    Returns:
+        What is other than before, in words: `model.optim.lr 0.001 -> 0.0005`.
+    """
+    decayed = optimizer.param_groups[0]
+    changes = [
+        f"model.optim.{name} {before} -> {now}"
+        for name, before, now in (
+            ("lr", decayed["initial_lr"], config.lr),
+            ("betas", tuple(decayed["betas"]), tuple(config.betas)),
+            ("weight_decay", decayed["weight_decay"], config.weight_decay),
+        )
+        if before != now
+    ]
+    decayed["weight_decay"] = config.weight_decay
+    for group in optimizer.param_groups:
+        group["betas"], group["initial_lr"] = tuple(config.betas), config.lr
+    for schedule in schedules:
+        schedule.base_lrs = [config.lr] * len(optimizer.param_groups)
+        for group, share in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
+            group["lr"] = config.lr * share(schedule.last_epoch)
+    return changes
 
 
 def lr_share(step: int, total_steps: int, config: OptimConfig) -> float:

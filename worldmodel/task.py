@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from worldmodel import __version__
 from worldmodel.blanks import BlankConfig, draw_blanks
@@ -27,7 +28,7 @@ from worldmodel.models.checkpoint import model_to_begin_with
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 from worldmodel.models.target import SameEncoder, Target
-from worldmodel.optim import OptimConfig, build_optimizer, build_schedule
+from worldmodel.optim import OptimConfig, build_optimizer, build_schedule, take_effect
 from worldmodel.spikes import SpikeConfig, SpikeGuard
 
 
@@ -262,11 +263,20 @@ class WorldModelTask(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optim)
         total_steps = int(self.trainer.estimated_stepping_batches)
-        schedule: LRScheduler = build_schedule(optimizer, self.optim, total_steps)
+        schedule = build_schedule(optimizer, self.optim, total_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_train_start(self) -> None:
+        """Of a run that goes on: its settings are the configuration's, not the checkpoint's."""
+        schedules = [cast(LambdaLR, each.scheduler) for each in self.trainer.lr_scheduler_configs]
+        changes = take_effect(self.trainer.optimizers[0], schedules, self.optim)
+        if changes:
+            rank_zero_only(print)(
+                f"from step {self.trainer.global_step} on: {', '.join(changes)}", flush=True
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to build the model again without this class, and the random state."""
