@@ -120,6 +120,21 @@ def test_checkpoint__what_its_first_weights_were_shown_is_not_left_out(task, mon
     assert checkpoint["worldmodel"]["began_with"] == task.began_with
 
 
+def test_resume__what_was_shown_before_stays_known(task, monkeypatch):
+    began = {"source": "a", "sha256": "b", "global_step": 1, "left_out": ["support", "gravity"]}
+    task.began_with = began
+    checkpoint: dict = {}
+    for left_out in (["solidity", "support"], ["gravity", "support", "solidity"]):
+        data = SimpleNamespace(left_out=left_out)
+        monkeypatch.setattr(WorldModelTask, "trainer", SimpleNamespace(datamodule=data))
+        task.on_save_checkpoint(checkpoint)
+        assert checkpoint["worldmodel"]["data"] == {"left_out": ["support"]}
+        assert checkpoint["worldmodel"]["began_with"] == began
+        # Resumed without `init_from`, or with another.
+        task.began_with = None
+        task.on_load_checkpoint(checkpoint)
+
+
 def test_resume__another_rate_holds_from_there_on_and_is_said(
     encoder_config, level_configs, clip, tmp_path, capsys
 ):

@@ -77,6 +77,7 @@ class WorldModelTask(LightningModule):
         self.encoder_config, self.level_configs = encoder, tuple(levels)
         self.hierarchy = Hierarchy(encoder, self.level_configs, top_down)
         self.began_with: dict[str, Any] | None = None
+        self._left_out_before: list[str] | None = None  # of a run that goes on
         if init_from is not None:
             model = model_to_begin_with(init_from, encoder, self.level_configs, top_down)
             self.hierarchy.load_state_dict(model.network.state_dict())
@@ -284,6 +285,8 @@ class WorldModelTask(LightningModule):
         left_out = list(getattr(datamodule, "left_out", ()))
         if self.began_with is not None:  # what its weights had been shown is known to this one too
             left_out = [kind for kind in left_out if kind in self.began_with["left_out"]]
+        if self._left_out_before is not None:  # it may go on with other sets
+            left_out = [kind for kind in left_out if kind in self._left_out_before]
         checkpoint["worldmodel"] = {
             "version": __version__,
             "encoder": asdict(self.encoder_config),
@@ -304,7 +307,11 @@ class WorldModelTask(LightningModule):
             checkpoint["rng_state"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random state and the usual gradient; everything else Lightning does."""
+        """Restore the random state, the usual gradient and what was shown; Lightning the rest."""
+        known = checkpoint["worldmodel"]
+        # Its weights come from the checkpoint, whatever `init_from` says by now.
+        self.began_with = known.get("began_with")
+        self._left_out_before = list(known.get("data", {}).get("left_out", ()))
         if "spikes" in checkpoint:  # older ones had none
             self.guard.load_state_dict(checkpoint["spikes"])
         torch.set_rng_state(checkpoint["rng_state"]["torch"].cpu())

@@ -58,6 +58,7 @@ def test_left_out__kinds_are_those_that_the_sets_index_names(
     for name, arguments in (
         ("one", {"leave_out": ["reveal", "gravity"]}),
         ("two", {"leave_out": []}),
+        ("three", {"leave_out": ["reveal", "support"]}),
         ("bare", None),
     ):
         write_shard(tmp_path / name / "train" / "clips-000000.tar", samples[:6])
@@ -66,6 +67,16 @@ def test_left_out__kinds_are_those_that_the_sets_index_names(
     assert data(tmp_path / "one" / "train" / "*.tar").left_out == ["gravity", "reveal"]
     assert data(tmp_path / "two" / "train" / "*.tar").left_out == []
     assert data(tmp_path / "bare" / "train" / "*.tar").left_out == []
+    # What one of several sets shows is seen.
+    for names, left_out in (
+        (("one", "three"), ["reveal"]),
+        (("one", "two"), []),
+        (("one", "bare"), []),
+    ):
+        sets = {name: str(tmp_path / name / "train" / "*.tar") for name in names}
+        module = ClipDataModule(sets, batch_size=1, num_frames=8)
+        module.setup()
+        assert module.left_out == left_out
 
 
 def test_split__one_sample_serves_both_with_a_warning(

@@ -177,9 +177,12 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def left_out(self) -> list[str]:
-        """Kinds of event that the training sets were made without, as their indices say."""
-        names = (shard.name for catalog in self.train_sets for shard in catalog.shards)
-        return left_out_kinds(name for name in names if not is_url(name))
+        """Kinds of event that all training sets were made without, as their indices say.
+
+        Of sets that lie elsewhere nothing is known.
+        """
+        names = [shard.name for catalog in self.train_sets for shard in catalog.shards]
+        return [] if any(is_url(name) for name in names) else left_out_kinds(names)
 
     def _open(self, patterns: Patterns) -> Catalog:
         catalog, broken = open_catalog(

@@ -116,17 +116,18 @@ def index_sha256(root: Path) -> str:
 
 
 def left_out_kinds(shards: Iterable[str]) -> list[str]:
-    """Kinds of event that the sets of some shards were made without (`--leave_out`).
+    """Kinds of event that none of the sets of some shards shows (`--leave_out`).
 
     Args:
         shards: local files. Where there is no readable index, nothing is known to be left out.
     """
-    kinds: set[str] = set()
+    kinds: set[str] | None = None
     for root in {Path(name).absolute().parent.parent for name in shards}:
         try:
             arguments = read_index(root).get("arguments")
         except InputError:
-            continue
+            return []
         left_out = arguments.get("leave_out") if isinstance(arguments, dict) else None
-        kinds |= {kind for kind in left_out or () if isinstance(kind, str)}
-    return sorted(kinds)
+        named = {kind for kind in left_out or () if isinstance(kind, str)}
+        kinds = named if kinds is None else kinds & named
+    return sorted(kinds or ())
