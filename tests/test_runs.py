@@ -90,6 +90,33 @@ def test_launch__what_ranks_of_another_launch_wait_for_is_not_cleared_away(tmp_p
     assert not old.is_file()
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "which model shall be validated? Give --ckpt_path"),
+        (("--ckpt_path", "last"), "there is no last.ckpt under"),
+        (("--ckpt_path", "tiny"), "there is no checkpoint at tiny; --ckpt_path takes a file"),
+    ],
+)
+def test_validate__scores_no_model_that_was_never_trained(tmp_path, capsys, more, message):
+    args = ("validate", "--config", SMALL, "--trainer.default_root_dir", str(tmp_path))
+    assert main([*args, *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") <= 2  # Lightning says the seed there
+
+
+def test_validate__last_is_the_newest_run(tmp_path, capsys):
+    for number in (1, 0):
+        folder = tmp_path / f"version_{number}" / "checkpoints"
+        folder.mkdir(parents=True)
+        checkpoint = {"worldmodel": {}, "state_dict": {}, "global_step": 3 + number}
+        torch.save(checkpoint, folder / "last.ckpt")
+        os.utime(folder / "last.ckpt", (number, number))
+    newest = tmp_path / "version_1" / "checkpoints" / "last.ckpt"
+    assert runs.checkpoint_to_validate(tmp_path, "last") == newest
+    assert capsys.readouterr().out == f"validating {newest} of step 4\n"
+
+
 def test_choose_run__garbage_is_named(tmp_path):
     broken = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
     broken.parent.mkdir(parents=True)

@@ -76,9 +76,51 @@ def _choose(runs: Path, ckpt_path: str | None, max_steps: int) -> tuple[Path, Pa
             keep_metrics(folder)
             say(f"resuming {newest} at step {step}")
     elif ckpt_path is not None:
-        checkpoint = Path(ckpt_path)
+        checkpoint = given_checkpoint(ckpt_path)
         say(f"resuming {checkpoint} at step {read_checkpoint(checkpoint)['global_step']}")
     return folder or new_version(runs), checkpoint
+
+
+def given_checkpoint(ckpt_path: str) -> Path:
+    """The file that `--ckpt_path` names.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(ckpt_path)
+    if not path.is_file():
+        raise InputError(
+            f"there is no checkpoint at {path}; --ckpt_path takes a file that `worldmodel fit` "
+            "wrote, such as last.ckpt, or the words last and unfinished, for the newest run of "
+            "--name. An export or a shipped model is given as --model.init_from"
+        )
+    return path
+
+
+def checkpoint_to_validate(runs: Path, ckpt_path: str) -> Path:
+    """The checkpoint that is scored.
+
+    Args:
+        runs: folder of all versions of the run's name.
+        ckpt_path: a file, or `last` or `unfinished`: the newest there is.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    if ckpt_path in ("last", "unfinished"):
+        newest = newest_checkpoint(runs)
+        if newest is None:
+            raise InputError(
+                f"there is no last.ckpt under {runs} to validate; give --ckpt_path a file, or the "
+                "run's --name"
+            )
+        path = newest
+    else:
+        path = given_checkpoint(ckpt_path)
+    step = read_checkpoint(path)["global_step"]
+    if not global_rank():
+        say(f"validating {path} of step {step}")
+    return path
 
 
 def run_of_this_job(runs: Path) -> Path | None:

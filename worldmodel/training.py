@@ -30,7 +30,7 @@ from worldmodel.callbacks import (
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.errors import InputError
 from worldmodel.memory import keep_freed_memory
-from worldmodel.runs import choose_run
+from worldmodel.runs import checkpoint_to_validate, choose_run
 from worldmodel.strategy import ShardedStrategy  # noqa: F401  # known by its name from here on
 from worldmodel.task import WorldModelTask
 
@@ -108,15 +108,22 @@ class TrainCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[str(self.subcommand)]
+        runs = Path(config.trainer.default_root_dir or ".") / "runs" / config.name
         if self.subcommand == "validate":
             config.trainer.logger = False
             self.save_config_callback = None
+            if config.ckpt_path is not None:
+                config.ckpt_path = str(checkpoint_to_validate(runs, config.ckpt_path))
+            elif config.model.init_from is None:
+                raise InputError(
+                    "which model shall be validated? Give --ckpt_path a checkpoint or last, or "
+                    "--model.init_from an export or a shipped model"
+                )
             return
         if config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):
             raise InputError(
                 "how long shall it train? Set trainer.max_steps (the schedule needs it too)"
             )
-        runs = Path(config.trainer.default_root_dir or ".") / "runs" / config.name
         self.folder, checkpoint = choose_run(runs, config.ckpt_path, config.trainer.max_steps)
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
         config.checkpoint.dirpath = str(self.folder / "checkpoints")
