@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from worldmodel.clips import ClipBatch
 from worldmodel.compute import ComputeConfig
+from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights
 from worldmodel.losses.regularizers import VICReg
 from worldmodel.models.target import MovingAverage
@@ -148,6 +149,32 @@ def test_resume__another_rate_holds_from_there_on_and_is_said(
     (optimizer,) = train(tasks[1], clip, 3, resume=path).optimizers
     assert "from step 2 on: model.optim.lr 0.001 -> 0.5\n" in capsys.readouterr().out
     assert {group["initial_lr"] for group in optimizer.param_groups} == {0.5}
+
+
+@pytest.mark.parametrize(("algorithm", "expected"), [("norm", [0.6, 0.8]), ("value", [0.5, 1.0])])
+def test_clipping__by_norm_or_by_values(task, clip, monkeypatch, algorithm, expected):
+    """As `trainer.gradient_clip_algorithm` says; by the norm where it says nothing."""
+    seen = []
+
+    def give(self, *_):
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        weight = next(self.parameters()).grad.view(-1)
+        weight[0], weight[1] = (3.0, 4.0) if algorithm == "norm" else (0.5, 4.0)
+
+    def see(self, *_):
+        seen.extend(next(self.parameters()).grad.view(-1)[:2].tolist())
+
+    monkeypatch.setattr(WorldModelTask, "on_after_backward", give)
+    monkeypatch.setattr(task.guard, "judge", lambda norm, optimizer: see(task))
+    train(task, clip, 1, gradient_clip_val=1.0, gradient_clip_algorithm=algorithm)
+    assert seen == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_precision__of_16_bits_is_refused(task, clip, precision):
+    with pytest.raises(InputError, match=rf"{precision} is not supported.*take bf16-mixed or 32-"):
+        train(task, clip, 1, precision=precision)
 
 
 def test_training__every_parameter_gets_a_gradient(task, clip):

@@ -37,6 +37,26 @@ class ComputeConfig:
     where it can be done."""
 
 
+def check_precision(precision: str | int | None) -> None:
+    """See that weights are in 32 bits, and gradients not scaled.
+
+    In 16 bits a weight does not change by steps as small as those of a training's end; fp16 scales
+    the gradient, whose norm is clipped and judged (`spikes.py`) before the scale is taken out.
+
+    Args:
+        precision: Lightning's name of it; None for what it does without.
+
+    Raises:
+        InputError: it is another one.
+    """
+    name = str(precision)
+    if "16" in name and name not in ("bf16-mixed", "bf16"):
+        raise InputError(
+            f"trainer.precision {name} is not supported: weights stay in 32 bits here, and "
+            "gradients are not scaled; take bf16-mixed or 32-true"
+        )
+
+
 def check_compiler(device: torch.device) -> None:
     """See that `torch.compile` finds what it compiles with, before minutes have gone by.
 

@@ -9,14 +9,20 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from worldmodel import __version__
 from worldmodel.blanks import BlankConfig, draw_blanks
 from worldmodel.clips import ClipBatch
-from worldmodel.compute import ComputeConfig, check_compiler, compile_parts, shard_parts
+from worldmodel.compute import (
+    ComputeConfig,
+    check_compiler,
+    check_precision,
+    compile_parts,
+    shard_parts,
+)
 from worldmodel.cuda_graph import RecordedStep, StepResult, why_not_recorded
 from worldmodel.errors import InputError
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
@@ -100,6 +106,9 @@ class WorldModelTask(LightningModule):
         self.recorded: RecordedStep | None = None
         self._is_replay = False  # whether the last training step was one
         self.hierarchy.activation_checkpointing = compute.activation_checkpointing
+
+    def setup(self, stage: str) -> None:
+        check_precision(self.trainer.precision)
 
     def configure_model(self) -> None:
         """Compile and shard what is to be; Lightning calls this once before a run, maybe again."""
@@ -246,7 +255,7 @@ class WorldModelTask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient's global norm, log what it was, and judge it.
+        """Clip the gradient by its global norm or its values, log the norm it had, and judge it.
 
         Lightning refuses to clip for a fused optimizer under autocast, because with fp16 that one
         would still have to unscale the gradients; bf16 and fp32 have no scale.
@@ -255,7 +264,9 @@ class WorldModelTask(LightningModule):
         norm = get_total_norm(gradients)
         if isinstance(norm, DTensor):  # of weights that are sharded
             norm = norm.full_tensor()
-        if gradient_clip_val:
+        if gradient_clip_val and gradient_clip_algorithm == "value":
+            clip_grad_value_(self.parameters(), gradient_clip_val)
+        elif gradient_clip_val:
             clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
         if self._is_logged_step:
             self.log("train/gradient_norm", norm)

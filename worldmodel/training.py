@@ -27,6 +27,7 @@ from worldmodel.callbacks import (
     ThreadsPerProcess,
     Throughput,
 )
+from worldmodel.compute import check_precision
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.errors import InputError
 from worldmodel.memory import keep_freed_memory
@@ -108,6 +109,7 @@ class TrainCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[str(self.subcommand)]
+        check_precision(config.trainer.precision)  # on a CPU Lightning takes another for 16-mixed
         runs = Path(config.trainer.default_root_dir or ".") / "runs" / config.name
         if self.subcommand == "validate":
             config.trainer.logger = False
