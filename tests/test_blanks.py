@@ -53,6 +53,37 @@ def test_blanks__same_seed_same_boxes(hierarchy, tokens):
     assert not torch.equal(first[0], other[0])
 
 
+@pytest.mark.parametrize("top_down", [False, True])
+def test_blanks__no_level_sees_what_is_hidden_from_the_fastest(top_down):
+    torch.manual_seed(0)
+    levels = [LevelConfig(stride=1, horizons=(1, 2), **SMALL), LevelConfig(horizons=(1,), **SMALL)]
+    encoder = EncoderConfig(size=32, stem_channels=(8,), num_heads=2)
+    hierarchy = Hierarchy(encoder, levels, top_down)
+    for parameter in hierarchy.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    own = torch.randn(4, 12, *hierarchy.levels[0].encoder.position.shape)
+    for seed in range(5):
+        blanks = draw_blanks(
+            BlankConfig(share=0.8, num_frames=4), hierarchy, hierarchy.abstract(own), seed
+        )
+        assert blanks[0].any() and blanks[1].any()
+        assert not any(blank[:, 0].any() for blank in blanks)
+        changed = own + blanks[0][..., None]
+        predicted, other = (
+            hierarchy.predict(hierarchy.abstract(tokens), blanks)[0] for tokens in (own, changed)
+        )
+        assert torch.equal(predicted.context, other.context)
+        assert all(torch.equal(each, other.predicted[h]) for h, each in predicted.predicted.items())
+
+
+def test_blanks__reach_the_last_step_that_a_prediction_is_made_from(hierarchy, tokens):
+    config = BlankConfig(share=1.0, num_frames=4)
+    drawn = [draw_blanks(config, hierarchy, tokens, seed) for seed in range(50)]
+    for level in (0, 1):
+        by_step = torch.cat([each[level] for each in drawn]).flatten(2).any(2).any(0)
+        assert by_step[1:-1].all() and not by_step[0] and not by_step[-1]
+
+
 def test_predictor__does_not_see_what_is_blank(hierarchy, tokens):
     blank = torch.zeros(tokens[0].shape[:3], dtype=torch.bool)
     blank[:, 3:6, 2:7] = True
@@ -93,7 +124,6 @@ def test_task__blanks_change_training_and_not_validation():
     frames = torch.randint(0, 256, (2, 8, 3, 16, 16), dtype=torch.uint8)
     batch = ClipBatch(frames=frames, pts_seconds=torch.zeros(2, 8), keys=("a", "b"))
     task = WorldModelTask(levels, encoder, blanks=BlankConfig(share=1.0))
-    task._seed_of_rank = lambda: 0  # type: ignore[method-assign] - no trainer here
     task.hierarchy.reset_heads()
     losses = {}
     for mode in (True, False):

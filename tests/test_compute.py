@@ -56,10 +56,7 @@ def traced(monkeypatch):
     torch._dynamo.reset()
 
 
-def test_compiled__same_losses_and_gradients(
-    traced, encoder_config, level_configs, clip, monkeypatch
-):
-    monkeypatch.setattr(WorldModelTask, "_seed_of_rank", lambda self: 0)  # there is no trainer
+def test_compiled__same_losses_and_gradients(traced, encoder_config, level_configs, clip):
     level_configs = [dataclasses.replace(each, depth=2) for each in level_configs]
     loss = CombinedPrediction([SquaredError(), InfoNCE(max_negatives=16)], [1.0, 0.1])
     task = WorldModelTask(

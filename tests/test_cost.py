@@ -31,10 +31,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_count__equals_what_a_real_step_does_and_keeps(
-    name, encoder_config, level_configs, clip, monkeypatch
-):
-    monkeypatch.setattr(WorldModelTask, "_seed_of_rank", lambda self: 0)  # there is no trainer
+def test_count__equals_what_a_real_step_does_and_keeps(name, encoder_config, level_configs, clip):
     task = WorldModelTask(level_configs, encoder_config, **TASKS[name])
     state = {key: value.clone() for key, value in task.state_dict().items()}
     random = torch.get_rng_state()

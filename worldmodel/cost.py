@@ -56,7 +56,6 @@ def count_step(task: WorldModelTask, batch_size: int, num_frames: int) -> StepCo
     """
     with torch.random.fork_rng(devices=[]):
         twin = copy.deepcopy(task).to("meta").train()
-        twin._seed_of_rank = lambda: 0  # type: ignore[method-assign]  # it has no trainer
         size = twin.hierarchy.size
         shape = (batch_size, num_frames, 3, size, size)
         batch = ClipBatch(

@@ -144,11 +144,11 @@ class WorldModelTask(LightningModule):
         """Losses of every level, and what they were computed from."""
         tokens = self.hierarchy.encode(batch.frames, self.joint)
         targets = self.target(self.hierarchy, batch.frames, tokens)
-        blanks = None
-        if self.training and self.blanks.share:
-            blanks = draw_blanks(self.blanks, self.hierarchy, tokens, self._seed_of_rank())
-        predictions = self.hierarchy.predict(tokens, blanks, self.joint)
         with shared_batch(batch.num_clips, batch.num_places, batch.frames.device):
+            blanks = None
+            if self.training and self.blanks.share:
+                blanks = draw_blanks(self.blanks, self.hierarchy, tokens, self.global_step)
+            predictions = self.hierarchy.predict(tokens, blanks, self.joint)
             losses = [
                 level_losses(
                     tokens[number],
@@ -173,10 +173,6 @@ class WorldModelTask(LightningModule):
             ],
         }
         return losses, seen
-
-    def _seed_of_rank(self) -> int:
-        """Another one for each step and rank; a resumed run has the same."""
-        return self.global_step * self.trainer.world_size + self.global_rank
 
     def total(self, losses: Sequence[dict[str, Tensor]]) -> Tensor:
         """Sum over levels, each with its weight, of its weighted losses."""

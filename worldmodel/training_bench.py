@@ -374,7 +374,6 @@ def run_bare(config: dict[str, Any], steps: int, compiled: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = take_batches(datamodule, BATCHES)
     task = task.to(device).train()
-    task._seed_of_rank = lambda: 0  # type: ignore[method-assign]  # it has no trainer
     if compiled or task.compute_config.compile:
         compile_parts(task.hierarchy, (task.prediction_loss, task.regularizers))
     optimizer = build_optimizer(task, task.optim)

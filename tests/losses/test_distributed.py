@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from worldmodel.blanks import BlankConfig, draw_blanks
 from worldmodel.losses.baselines import InfoNCE, PixelPrediction
 from worldmodel.losses.objective import LossWeights, level_losses, total_loss
 from worldmodel.losses.prediction import (
@@ -67,7 +68,13 @@ UNEVEN = [
     *product(REGULARIZERS, SCOPES, (0, 12), ("squared",)),
     *(("none", "batch", 0, name) for name in PREDICTION_LOSSES),
 ]
-WHOLE = [("sigreg", "squared"), ("vicreg", "barlow"), ("none", "infonce_steps"), ("none", "pixels")]
+WHOLE = [
+    ("sigreg", "squared", "shown"),
+    ("sigreg", "squared", "blanks"),
+    ("vicreg", "barlow", "shown"),
+    ("none", "infonce_steps", "shown"),
+    ("none", "pixels", "blanks"),
+]
 
 
 def tiny_hierarchy() -> Hierarchy:
@@ -139,8 +146,9 @@ def loss_and_gradients(choice: tuple[str, str, int, str], frames: Tensor) -> dic
 class WholeObjective(nn.Module):
     """Both levels of a hierarchy with every scope at once, as a module that DDP can wrap."""
 
-    def __init__(self, regularizer: str, prediction_loss: str) -> None:
+    def __init__(self, regularizer: str, prediction_loss: str, shown: str) -> None:
         super().__init__()
+        self.blanks = BlankConfig(share=0.8, num_frames=2) if shown == "blanks" else None
         self.hierarchy = tiny_hierarchy()
         self.regularizer = REGULARIZERS[regularizer]
         self.prediction_loss = PREDICTION_LOSSES[prediction_loss]()
@@ -150,6 +158,7 @@ class WholeObjective(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         tokens = self.hierarchy.encode(frames)
         weights = LossWeights(per_step=1.0, per_token=1.0)
+        blanks = self.blanks and draw_blanks(self.blanks, self.hierarchy, tokens, seed=3)
         losses = [
             total_loss(
                 level_losses(
@@ -166,7 +175,7 @@ class WholeObjective(nn.Module):
                 weights,
             )
             for number, (level, prediction) in enumerate(
-                zip(tokens, self.hierarchy.predict(tokens), strict=True)
+                zip(tokens, self.hierarchy.predict(tokens, blanks), strict=True)
             )
         ]
         return torch.stack(losses).sum()

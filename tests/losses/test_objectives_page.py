@@ -25,8 +25,7 @@ def choose(choices: dict) -> Namespace:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_example__trains_a_step(example, encoder_config, level_configs, clip, monkeypatch):
-    monkeypatch.setattr(WorldModelTask, "_seed_of_rank", lambda self: 0)  # there is no trainer
+def test_example__trains_a_step(example, encoder_config, level_configs, clip):
     chosen = vars(choose(example))
     task = WorldModelTask(level_configs, encoder_config, **chosen)
     losses, _ = task.objective(clip)

@@ -97,6 +97,28 @@ def num_places(num_clips: int) -> int:
     return num_ranks() * (num_clips if _shared is None else _shared.places)
 
 
+def _clips_of_ranks(num_clips: int, device: torch.device) -> Int[Tensor, " ranks"]:
+    """How many clips each rank has; all as many where nothing else is known."""
+    counts = None if _shared is None else _shared.counts
+    if counts is None:
+        counts = torch.full((num_ranks(),), num_clips, device=device)
+    return counts.long()
+
+
+def own_numbers(num_clips: int, device: torch.device) -> Int[Tensor, " clips"]:
+    """Which of the clips of all ranks, in the order of ranks, are this rank's.
+
+    For what is drawn for each clip of the global batch (`num_places`) from one seed.
+
+    Args:
+        num_clips: of this rank.
+        device: where the numbers are wanted.
+    """
+    first = _clips_of_ranks(num_clips, device)[: own_rank()].sum()
+    # What stands in for a clip, on a rank that has none, has no number of its own.
+    return (first + torch.arange(num_clips, device=device)).clamp(max=num_places(num_clips) - 1)
+
+
 def own_weight() -> Tensor | None:
     """How much a mean over this rank's clips counts, 1 on average over ranks; None if all do 1."""
     return None if _shared is None else _shared.weight
@@ -153,10 +175,7 @@ def gather_clips(clips: Float[Tensor, "batch *rest"]) -> GatheredClips:
     """
     places = num_places(clips.shape[0])
     each = places // num_ranks()
-    counts = None if _shared is None else _shared.counts
-    if counts is None:
-        counts = torch.full((num_ranks(),), clips.shape[0], device=clips.device)
-    counts = counts.long()
+    counts = _clips_of_ranks(clips.shape[0], clips.device)
     numbers = torch.arange(places, device=clips.device)
     are_there = numbers < counts.sum()
     first = counts[: own_rank()].sum()
