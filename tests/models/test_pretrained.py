@@ -333,6 +333,31 @@ def test_model__knows_its_clips_levels_and_card(model, exported):
     assert model.to("cpu") is model and model.device == torch.device("cpu")
 
 
+@pytest.mark.parametrize("device", ["meat", "cuda:99"])
+def test_to__a_device_that_is_not_there_leaves_the_model_as_it_was(model, device):
+    before = model.encode(video())
+    message = f"cannot be moved to {device} and stays on cpu: [A-Z]"
+    with pytest.raises(InputError, match=message) as raised:
+        model.to(device)
+    assert "\n" not in str(raised.value)
+    assert model.device == torch.device("cpu")
+    assert all(torch.equal(a, b) for a, b in zip(before, model.encode(video()), strict=True))
+
+
+def test_to__what_had_been_moved_comes_back(model, monkeypatch):
+    asked = []
+
+    def full(device: torch.device) -> None:
+        asked.append(device.type)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(model.network, "to", full)
+    with pytest.raises(InputError, match=r"cuda and stays on cpu: CUDA out of memory\.$"):
+        model.to("cuda")
+    assert asked == ["cuda", "cpu"] and model.device.type == "cpu"
+
+
 def test_from_pretrained__without_a_card(copied):
     (copied / "README.md").unlink()
     assert WorldModel.from_pretrained(copied).card == ""

@@ -18,6 +18,7 @@ from worldmodel.data import sampling, transforms
 from worldmodel.errors import InputError
 from worldmodel.models.checkpoint import LoadedModel, find_export, load_export, name_shipped
 from worldmodel.models.hierarchy import Level, LevelPrediction
+from worldmodel.models.hub_files import first_line
 
 CARD_NAME = "README.md"
 # 23.976 frames a second, as film is shown on television, are taken for 24.
@@ -105,9 +106,23 @@ class WorldModel:
         return list(self.network.levels)
 
     def to(self, device: torch.device | str) -> "WorldModel":
-        """Move the weights, in place."""
-        self.device = torch.device(device)
-        self.network.to(self.device)
+        """Move the weights, in place.
+
+        Raises:
+            InputError: there is no such device, or too little memory on it; they stay where they
+                were.
+        """
+        try:
+            wanted = torch.device(device)
+            self.network.to(wanted)
+        # A torch without CUDA asserts that it has it.
+        except (AssertionError, RuntimeError, TypeError) as error:
+            self.network.to(self.device)
+            raise InputError(
+                f"the model cannot be moved to {device} and stays on {self.device}: "
+                f"{first_line(error)}"
+            ) from error
+        self.device = wanted
         return self
 
     def encode(self, video: np.ndarray | Tensor, fps: float | None = None) -> list[Tensor]:
