@@ -4,9 +4,11 @@ import pickle
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from fractions import Fraction
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,12 @@ def exported(tmp_path_factory) -> Path:
 @pytest.fixture
 def model(exported) -> WorldModel:
     return WorldModel.from_pretrained(exported)
+
+
+@pytest.fixture
+def no_type_checks(monkeypatch) -> None:
+    """As in use: types are checked in tests alone."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
@@ -152,6 +160,16 @@ def test_fps__no_rate(model, fps):
         model.encode(video(), fps=fps)
 
 
+@pytest.mark.usefixtures("no_type_checks")
+def test_types__what_nobody_can_mean_is_said_in_a_line(model):
+    for fps in ("8", [8.0]):
+        with pytest.raises(InputError, match="fps must be a video's frames per second, got"):
+            model.encode(video(), fps=fps)
+    for wrong, kind in ((None, "object"), (video().tolist(), "int64"), ("a.mp4", "<U5")):
+        with pytest.raises(InputError, match=f"must be uint8 from 0 to 255, got {kind}; "):
+            model.encode(wrong)
+
+
 def test_fps__a_slower_video_is_refused(model):
     with pytest.raises(InputError, match=r"has 7\.5 frames a second, .* trained on 8; give"):
         model.encode(video(), fps=7.5)
@@ -217,9 +235,27 @@ def test_fit_frames__one_far_longer_than_wide():
         fit_frames(video(1, 4, 100), SIZE)
 
 
+def test_video__lists_of_frames_and_rates_as_fractions(model):
+    frames = np.stack([video(24, seed=1), video(24, seed=2)])
+    for whole, parts in (
+        (frames[0], list(frames[0])),
+        (frames[0], tuple(map(torch.from_numpy, frames[0]))),
+        (frames, list(frames)),
+    ):
+        expected, found = model.encode(whole, fps=16.0), model.encode(parts, fps=Fraction(16))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    curve, other = (model.surprise(each, fps=16.0)[1, 1] for each in (frames[0], list(frames[0])))
+    assert np.array_equal(curve.values, other.values)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (video().astype(int), r"got int64; if that is its range: np\.asarray\(video\)\.astype"),
+        (torch.from_numpy(video()).int(), r"got int32; if that is its range"),
+        (torch.zeros(4, 32, 32, 3, dtype=torch.bfloat16), "got bfloat16; scale it"),
+        ([video()[0], video(height=8)[0]], r"of one size, got \[\(8, 32, 3\), \(32, 32, 3\)\]$"),
+        ([], r"got \(0,\)$"),
         (video().astype(np.float32) / 255, "must be uint8 from 0 to 255, got float32; scale it"),
         (torch.zeros(4, 32, 32, 3), "must be uint8 from 0 to 255, got float32"),
         (video().transpose(0, 3, 1, 2), r"\(12, 3, 32, 32\); .*permute\(0, 2, 3, 1\)$"),
@@ -264,6 +300,45 @@ def test_predict__what_are_no_tokens(model):
     for wrong in (tokens[:2], wide, mixed, batches, empty, [level[0] for level in tokens], []):
         with pytest.raises(InputError, match=r"takes the tokens of `encode`, .*\(16, 16\)"):
             model.predict(wrong)
+
+
+def test_predict__tokens_of_another_precision(model):
+    tokens = model.encode(video())
+    expected = model.predict(tokens)
+    for given in ([level.double() for level in tokens], [level.numpy() for level in tokens]):
+        found = model.predict(given)
+        assert all(torch.equal(a.context, b.context) for a, b in zip(found, expected, strict=True))
+    for given in ([level.half() for level in tokens], tuple(level.bfloat16() for level in tokens)):
+        assert model.predict(given)[0].context.dtype == torch.float32
+
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_predict__tokens_that_cannot_be(model):
+    tokens = model.encode(video())
+    for wrong, found in (
+        (tokens[0], "Tensor instead of a list"),
+        (dict(enumerate(tokens)), "dict instead of a list"),
+        ([level.int() for level in tokens], "int32 instead of floating-point"),
+        ([level.tolist() for level in tokens], "list instead of floating-point"),
+        (["tokens"] * 3, "str instead of floating-point"),
+    ):
+        with pytest.raises(InputError, match=rf"takes the tokens of `encode`, .* got .*{found}"):
+            model.predict(wrong)
+    tokens[1][0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="tokens of level 1 have values that are not finite"):
+        model.predict(tokens)
+
+
+def test_predict__levels_that_read_one_another_go_equally_far(exported):
+    loaded = load_model(exported)
+    network = checkpoints.build_hierarchy(loaded.config | {"top_down": True})
+    model = WorldModel(replace(loaded, network=network.eval()))
+    fast, middle, slow = model.encode(video())
+    whole, part = model.predict([fast, middle, slow])[0], model.predict([fast[:7], middle, slow])[0]
+    assert torch.allclose(part.context, whole.context[:7], atol=1e-5)
+    model.predict([fast[:7], middle[:3], slow[:1]])
+    with pytest.raises(InputError, match=r"level 0 .* its 12 steps need 6 of that one, got 2;"):
+        model.predict([fast, middle[:2], slow])
 
 
 # Surprise

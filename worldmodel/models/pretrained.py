@@ -7,6 +7,8 @@ the square in the middle.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,14 @@ class StepSurprise:
     copied: np.ndarray
 
 
+Video = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
+"""An array, or a list of its frames."""
+
+
 class WorldModel:
     """A trained hierarchy, frozen, in evaluation mode and without gradients.
 
-    Videos are uint8 `(T, H, W, 3)`, red green blue from 0 to 255, or batches of them
+    Videos are uint8 `(T, H, W, 3)`, red green blue from 0 to 255, lists of such frames, or batches
     `(B, T, H, W, 3)`; what comes back has a batch axis where the video had one. Each video is run
     by itself and in pieces of fixed length, so that no number depends on the videos beside it or,
     but for what a prediction has seen, on how long it is.
@@ -125,7 +131,7 @@ class WorldModel:
         self.device = wanted
         return self
 
-    def encode(self, video: np.ndarray | Tensor, fps: float | None = None) -> list[Tensor]:
+    def encode(self, video: Video, fps: float | Fraction | None = None) -> list[Tensor]:
         """Tokens of every level.
 
         Args:
@@ -140,37 +146,40 @@ class WorldModel:
         Raises:
             InputError: no such video, slower than the model, or shorter than one step.
         """
-        frames, _ = self._prepare(video, fps)
+        frames, _, one = self._prepare(video, fps)
         tokens = [self._encode_one(clip) for clip in frames]
         stacked = [torch.stack(parts) for parts in zip(*tokens, strict=True)]
-        return stacked if video.ndim == 5 else [level[0] for level in stacked]
+        return [level[0] for level in stacked] if one else stacked
 
-    def predict(self, tokens: Sequence[Tensor]) -> list[LevelPrediction]:
+    def predict(self, tokens: Sequence[np.ndarray | Tensor]) -> list[LevelPrediction]:
         """What every level believes and expects at every step τ, from its steps up to τ.
 
         Args:
-            tokens: `encode`'s, or their first steps. The model was trained on as many steps as
-                its clips have; it never saw more at once.
+            tokens: `encode`'s, or their first steps, of any floating-point type. The model was
+                trained on as many steps as its clips have; it never saw more at once.
 
         Returns:
             Per level context states `(T_l, N_l, W_l)`, and per horizon h predicted tokens
             `(T_l, N_l, D_l)` of which entry τ is the prediction for step τ + h.
 
         Raises:
-            InputError: these are no tokens of this model.
+            InputError: these are no tokens of this model, some are not finite, or a level lacks
+                steps that a faster one reads.
         """
-        self._check_tokens(tokens)
-        one = tokens[0].ndim == 3
-        batches = [level[None] if one else level for level in tokens]
+        levels = self._check_tokens(tokens)
+        one = levels[0].ndim == 3
+        batches = [level[None] if one else level for level in levels]
+        # Tokens may have been stored in another precision.
+        dtype = next(self.network.parameters()).dtype
         predictions = []
         with torch.no_grad():
             for clip in range(len(batches[0])):
-                given = [level[clip : clip + 1].to(self.device) for level in batches]
+                given = [level[clip : clip + 1].to(self.device, dtype) for level in batches]
                 predictions.append(self.network.predict(given))
         return [_join(parts, one) for parts in zip(*predictions, strict=True)]
 
     def surprise(
-        self, video: np.ndarray | Tensor, fps: float | None = None
+        self, video: Video, fps: float | Fraction | None = None
     ) -> dict[tuple[int, int], StepSurprise]:
         """How wrong the model's predictions were, at every level and horizon, step by step.
 
@@ -192,14 +201,12 @@ class WorldModel:
         # Evaluation stands above the models; only this method looks up to it.
         from worldmodel.evaluation.videos.long_video import surprise_over_video
 
-        frames, seconds = self._prepare(video, fps)
+        frames, seconds, one = self._prepare(video, fps)
         curves = [
             surprise_over_video(self.network, clip, self.clip.num_frames, self.device)
             for clip in frames
         ]
-        pick: Callable[[list[np.ndarray]], np.ndarray] = np.stack
-        if video.ndim == 4:
-            pick = _first
+        pick: Callable[[list[np.ndarray]], np.ndarray] = _first if one else np.stack
         return {
             place: StepSurprise(
                 seconds=seconds[curve.frames],
@@ -219,9 +226,12 @@ class WorldModel:
         return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
 
     def _prepare(
-        self, video: np.ndarray | Tensor, fps: float | None
-    ) -> tuple[list[Tensor], np.ndarray]:
-        """The videos as the model sees them, uint8 `(T, 3, size, size)`, and when, in seconds."""
+        self, video: Video, fps: float | Fraction | None
+    ) -> tuple[list[Tensor], np.ndarray, bool]:
+        """The videos as the model sees them, uint8 `(T, 3, size, size)`, and when, in seconds.
+
+        And whether it is a single one, without a batch axis.
+        """
         pixels = _check_video(video)
         stride = 1 if fps is None else frame_stride(fps, self.clip.fps)
         batch = pixels if pixels.ndim == 5 else pixels[None]
@@ -236,18 +246,44 @@ class WorldModel:
             torch.from_numpy(fit_frames(clip[::stride], self.clip.size)).permute(0, 3, 1, 2)
             for clip in batch
         ]
-        return frames, indices / (self.clip.fps if fps is None else fps)
+        seconds = indices / (self.clip.fps if fps is None else float(fps))
+        return frames, seconds, pixels.ndim == 4
 
-    def _check_tokens(self, tokens: Sequence[Tensor]) -> None:
+    def _check_tokens(self, tokens: Sequence[np.ndarray | Tensor]) -> list[Tensor]:
         wanted = [(level.num_tokens, level.dim) for level in self.levels]
-        found = [tuple(level.shape) for level in tokens]
+        takes = (
+            "predict takes the tokens of `encode`, per level (steps, tokens, dim) with tokens "
+            f"and dim {wanted}, perhaps with a batch axis before; got "
+        )
+        if not isinstance(tokens, Sequence):
+            raise InputError(f"{takes}{type(tokens).__name__} instead of a list with each level's")
+        levels = []
+        for each in tokens:
+            level = torch.as_tensor(each) if isinstance(each, np.ndarray) else each
+            if not isinstance(level, Tensor) or not level.is_floating_point():
+                kind = getattr(each, "dtype", type(each).__name__)
+                raise InputError(f"{takes}{kind} instead of floating-point numbers")
+            levels.append(level)
+        found = [tuple(level.shape) for level in levels]
         fits = [shape[-2:] for shape in found] == wanted
         alike = len({shape[:-3] for shape in found}) == 1
         if not fits or not alike or any(len(s) not in (3, 4) or 0 in s for s in found):
-            raise InputError(
-                "predict takes the tokens of `encode`, per level (steps, tokens, dim) with tokens "
-                f"and dim {wanted}, perhaps with a batch axis before; got {found}"
-            )
+            raise InputError(f"{takes}{found}")
+        for number, level in enumerate(levels):
+            if not level.isfinite().all():
+                raise InputError(
+                    f"tokens of level {number} have values that are not finite; what encode gives "
+                    "are finite"
+                )
+        for number in range(len(levels) - 1):
+            ratio = self.levels[number + 1].span // self.levels[number].span
+            steps, slower = (level.shape[-3] for level in levels[number : number + 2])
+            if self.network.reads_above(number) and slower < steps // ratio:
+                raise InputError(
+                    f"level {number} reads the states of level {number + 1}: its {steps} steps "
+                    f"need {steps // ratio} of that one, got {slower}; give both as far as they go"
+                )
+        return levels
 
 
 def _no_export(source: str | Path) -> str:
@@ -322,12 +358,26 @@ def _check_video(video: Any) -> np.ndarray:
     Raises:
         InputError: it is no uint8 `(T, H, W, 3)` or `(B, T, H, W, 3)` with frames in it.
     """
-    pixels = video.cpu().numpy() if isinstance(video, Tensor) else np.asarray(video)
-    shape = tuple(pixels.shape)
-    if pixels.dtype != np.uint8:
+    if isinstance(video, list | tuple):  # of frames, as many readers give them
+        if len({np.shape(frame) for frame in video}) > 1:
+            shapes = sorted({np.shape(frame) for frame in video})
+            raise InputError(f"the frames of a video must all be of one size, got {shapes[:2]}")
+        if not video:
+            video = np.empty(0, np.uint8)
+        elif all(isinstance(frame, Tensor) for frame in video):
+            video = torch.stack(list(video))
+    pixels = video if isinstance(video, Tensor) else np.asarray(video)
+    kind, shape = str(pixels.dtype).removeprefix("torch."), tuple(pixels.shape)
+    if kind != "uint8":
+        integers = kind.startswith(("int", "uint"))
         raise InputError(
-            f"a video must be uint8 from 0 to 255, got {pixels.dtype}; scale it and round, such as "
-            "(video * 255).round().astype('uint8') where it is 0 to 1"
+            f"a video must be uint8 from 0 to 255, got {kind}; "
+            + (
+                "if that is its range: np.asarray(video).astype('uint8')"
+                if integers
+                else "scale it and round, such as "
+                "(video * 255).round().astype('uint8') where it is 0 to 1"
+            )
         )
     if len(shape) not in (4, 5) or shape[-1] != 3 or 0 in shape:
         order = {4: "0, 2, 3, 1", 5: "0, 1, 3, 4, 2"}.get(len(shape))
@@ -337,10 +387,10 @@ def _check_video(video: Any) -> np.ndarray:
             "a video must be (time, height, width, 3), perhaps with a batch axis before, got "
             f"{shape}{hint}"
         )
-    return pixels
+    return pixels.cpu().numpy() if isinstance(pixels, Tensor) else pixels
 
 
-def frame_stride(fps: float, model_fps: float) -> int:
+def frame_stride(fps: float | Fraction, model_fps: float) -> int:
     """Frames of a video from one that the model sees to the next, as in training.
 
     Args:
@@ -351,8 +401,9 @@ def frame_stride(fps: float, model_fps: float) -> int:
         InputError: the video is slower than the model's clips: what happens between its frames is
             not known.
     """
-    if not 0 < fps < float("inf"):
-        raise InputError(f"fps must be a video's frames per second, got {fps}")
+    if not isinstance(fps, Real) or not 0 < fps < float("inf"):
+        raise InputError(f"fps must be a video's frames per second, got {fps!r}")
+    fps = float(fps)  # files say it as a fraction
     if fps < model_fps * (1 - FPS_TOLERANCE):
         raise InputError(
             f"the video has {fps:g} frames a second, but this model was trained on "
