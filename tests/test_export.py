@@ -15,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from worldmodel import export
+from worldmodel.cli import main
 from worldmodel.errors import InputError
 from worldmodel.export import export_model, public_pattern
 from worldmodel.model_card import model_card
-from worldmodel.models.checkpoint import load_model
+from worldmodel.models.checkpoint import load_model, shipped_folder
 from worldmodel.models.hierarchy import Hierarchy
 
 FILES = ["README.md", "config.json", "model.safetensors"]
@@ -332,6 +333,24 @@ def test_export__of_an_export_is_the_same(checkpoint, report, tmp_path):
     first = export_model(checkpoint, tmp_path / "first", report, "make train", "mit")
     again = export_model(first, tmp_path / "again", licence="mit")
     assert read(again) == read(first)
+
+
+def test_export__takes_what_evaluate_takes(run, checkpoint, tmp_path, capsys):
+    """A run's folder, the folder of its versions, a shipped model by its name."""
+    expected = read(export_model(checkpoint, tmp_path / "expected"))
+    for source in (run, run.parent):
+        assert read(export_model(source, tmp_path / "out")) == expected
+    main(["export", "--checkpoint", "tiny", "--out", str(tmp_path / "tiny")])
+    assert capsys.readouterr().out == f"{tmp_path / 'tiny'}\n"
+    shipped = shipped_folder() / "tiny" / "model.safetensors"
+    assert (tmp_path / "tiny" / "model.safetensors").read_bytes() == shipped.read_bytes()
+
+
+def test_export__a_folder_without_a_model(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "one.mp4").touch()
+    with pytest.raises(InputError, match=r"videos holds no model of `worldmodel fit`; give a file"):
+        export_model(tmp_path / "videos", tmp_path / "out")
 
 
 def test_export__gets_a_report_and_a_command_later(checkpoint, report, tmp_path):

@@ -481,7 +481,8 @@ def export_arguments(parser: ArgumentParser) -> None:
         "--checkpoint",
         type=str,
         required=True,
-        help="for example last.ckpt; or an export, which gets a report or a licence later",
+        help="for example last.ckpt or a run's folder; or an export, by its folder or the name of "
+        "shipped weights, which gets a report or a licence later",
     )
     parser.add_argument("--out", type=str, required=True, help="folder of the export")
     parser.add_argument(
@@ -498,7 +499,7 @@ def export(config: Namespace) -> None:
     report = None if config.report is None else Path(config.report)
     print(
         export_model(
-            Path(config.checkpoint),
+            config.checkpoint,  # as text: a shipped name or an address is no path
             Path(config.out),
             report=report,
             command=config.trained_by,

@@ -36,6 +36,7 @@ from worldmodel.models.checkpoint import (
     find_export,
     hierarchy_weights,
     is_export,
+    last_of_run,
     load_export,
     read_checkpoint,
 )
@@ -60,9 +61,10 @@ def export_model(
     """Write a checkpoint's model as a folder, whole or not at all.
 
     Args:
-        checkpoint: of `worldmodel fit`. The run's `config.yaml` is read where it lies as a run
-            leaves it: beside the checkpoint's folder. Or an export, to give it a report, a command
-            or a licence later: what it says of itself is kept, but for the licence.
+        checkpoint: of `worldmodel fit`, or a run's folder, whose last one is taken. The run's
+            `config.yaml` is read where it lies as a run leaves it: beside the checkpoint's folder.
+            Or an export, the name of a shipped one or `hf://org/name`, to give it a report, a
+            command or a licence later: what it says of itself is kept, but for the licence.
         out: the folder; an export that lies there is replaced.
         report: folder of `worldmodel evaluate` on this checkpoint, or its `report.json`; its probes
             go with it.
@@ -85,10 +87,11 @@ def export_model(
         config, weights = describe_again(export, command)
         report = report or (export if (export / REPORT_NAME).is_file() else None)
     else:
+        checkpoint = checkpoint_of(checkpoint)
         content = read_checkpoint(checkpoint)
         weights = hierarchy_weights(content)
         build_trained(content["worldmodel"], weights, str(checkpoint))  # else nobody can load it
-        config = describe_export(content, Path(checkpoint), command)
+        config = describe_export(content, checkpoint, command)
     weights = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
     # One entry: the order of several is not fixed.
     saved = save(weights, metadata={"format": "pt"})
@@ -110,6 +113,23 @@ def export_model(
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     return out
+
+
+def checkpoint_of(source: str | Path) -> Path:
+    """The file of `worldmodel fit` that is meant, the last one of a run's folder.
+
+    Raises:
+        InputError: a folder that is no run, or somebody else's encoder.
+    """
+    if not Path(source).is_dir() and not str(source).startswith("hf:"):
+        return Path(source)
+    last = None if str(source).startswith("hf:") else last_of_run(Path(source))
+    if last is None:
+        raise InputError(
+            f"{source} holds no model of `worldmodel fit`; give a file such as last.ckpt, a run's "
+            "folder or an export"
+        )
+    return last
 
 
 def describe_export(

@@ -35,6 +35,7 @@ from worldmodel.ablation.table import write_tables
 from worldmodel.data.index import index_sha256, read_index
 from worldmodel.environment import git_commit
 from worldmodel.errors import InputError
+from worldmodel.runs import newest_checkpoint
 
 POLL_SECONDS = 0.2
 # A training that is asked to stop first writes its checkpoint.
@@ -510,12 +511,6 @@ def read_cost(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(FileNotFoundError):
         return json.loads((folder / "cost.json").read_text(encoding="utf-8"))
     return {"steps": 0, "seconds": 0.0, "cpu_seconds": 0.0}
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of a run's folder, if there is one."""
-    found = sorted(folder.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
 
 
 def trained_steps(folder: Path) -> int:
