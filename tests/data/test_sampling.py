@@ -34,6 +34,47 @@ def test_clip__lies_inside_its_video_for_every_start_and_no_further_start_exists
             assert sampling.clip_indices(starts, num_frames, stride)[-1] >= video_frames
 
 
+def draws(num: int = 50) -> list[sampling.Draw]:
+    return [sampling.draw_clip(0, epoch, "a") for epoch in range(num)]
+
+
+def test_choose_clips__a_late_frame_does_not_change_the_rate() -> None:
+    even = np.arange(200) / 30
+    late = even + 0.05 * (np.arange(200) >= 100)
+    for draw in draws():
+        for wanted, times in ((4, even), (4, late)):
+            (frames,) = sampling.choose_clips(draw, times, [], 16, 29.7, [8.0]) or [[]]
+            steps = np.diff(frames)
+            # About the late frame a step or two is of fewer frames.
+            assert (steps == wanted).sum() >= 13 and steps.min() >= 2
+
+
+def test_choose_clips__of_uneven_frames_are_near_even_times() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        spacings = generator.choice([0.02, 0.033, 0.05, 0.1, 0.2, 0.5], 12)
+        times = np.cumsum(np.concatenate([[0.0], np.repeat(spacings, 30)]))
+        usual = float(np.median(np.diff(times)))
+        for draw in draws(10):
+            clips = sampling.choose_clips(draw, times, [130], 8, 10.0, [8.0, 3.0])
+            for frames, fps in zip(clips or (), (8.0, 3.0), strict=False):
+                period = sampling.clip_period(times, fps)
+                assert abs(period * fps - 1) <= 0.1 or period == usual > 1 / fps
+                assert len(set(frames)) == 8 and not frames[0] < 130 <= frames[-1]
+                off = times[frames] - times[frames[0]] - period * np.arange(8)
+                assert np.abs(off).max() <= 1.25 * period + 1e-9
+
+
+def test_choose_clips__leaves_out_stretches_with_too_few_frames() -> None:
+    times = np.cumsum([0.0, *([1 / 30] * 90), *([0.2] * 60)])
+    for draw in draws():
+        (frames,) = sampling.choose_clips(draw, times, [], 16, 9.9, [8.0]) or [[-1]]
+        # At most the last few frames are of the slow stretch: each comes 0.07 s late.
+        assert frames[0] >= 0 and frames[-1] <= 94
+    assert sampling.choose_clips(draws(1)[0], times[80:], [], 16, 5.1, [8.0]) is not None
+    assert sampling.choose_clips(draws(1)[0], times, [45], 23, 9.9, [8.0]) is None
+
+
 def test_draw_clip__reaches_all_starts_and_flips_half() -> None:
     draws = [sampling.draw_clip(0, epoch, "train-000003") for epoch in range(600)]
     counts = [0] * 4

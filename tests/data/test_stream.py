@@ -424,14 +424,36 @@ def test_clip_dataset__never_straddles_a_cut(tmp_path: Path) -> None:
     assert starts == {0, 1, 2, *range(9, 19), *range(30, 34)}
 
 
-def test_clip_dataset__takes_even_times_from_uneven_frames(tmp_path: Path) -> None:
-    times = np.cumsum([0.0, *([1 / 16] * 10), *([1 / 8] * 10), *([1 / 16] * 10)])
-    video = encode_video(moving_pattern(31), 12.0, pts_seconds=times)
+@pytest.mark.parametrize("num_slow", [20, 90])
+def test_clip_dataset__takes_uneven_frames_at_the_rate_asked_for(
+    tmp_path: Path, num_slow: int
+) -> None:
+    # 30 frames a second, and 10 in the dark: the average is no rate at which frames come.
+    times = np.cumsum([0.0, *([1 / 30] * 60), *([1 / 10] * num_slow), *([1 / 30] * 20)])
+    video = encode_video(moving_pattern(len(times)), 17.0, pts_seconds=times)
     write_shard(tmp_path / "a.tar", [("v", {"mp4": video})])
-    clips = ClipDataset(scan_shard(tmp_path / "a.tar"), 5, 6.0, 16, random_start=True)
+    clips = ClipDataset(scan_shard(tmp_path / "a.tar"), 9, (8.0, 4.0), 16, random_start=True)
     for epoch in range(30):
-        found = clips[ClipRequest(epoch, 0)].pts_seconds[0]
-        assert torch.all((found.diff() - 1 / 8).abs() < 1 / 16 + 1e-3), found
+        found = clips[ClipRequest(epoch, 0)].pts_seconds
+        for seconds, period in zip(found, (1 / 8, 1 / 4), strict=True):
+            # Off by about half of the longest spacing, or 10 % of the rate.
+            assert float(seconds[-1] - seconds[0]) == pytest.approx(8 * period, rel=0.1, abs=0.12)
+            assert torch.all((seconds.diff() - period).abs() < 0.08), seconds
+
+
+def test_clip_loader__leaves_out_a_video_with_too_few_frames_for_the_rate(tmp_path: Path) -> None:
+    # 30 frames a second usually, but not for as long as a clip; 4 a second elsewhere.
+    times = np.cumsum([0.0, *([*([1 / 30] * 12), *([1 / 4] * 10)] * 3)])
+    video = encode_video(moving_pattern(len(times)), 9.0, pts_seconds=times)
+    members = clip_members(num_frames=40)
+    write_shard(tmp_path / "a.tar", [("odd", {"mp4": video}), ("sound", members)])
+    refs = scan_shard(tmp_path / "a.tar")
+    quarantine = Quarantine()
+    loader = ClipLoader(ClipDataset(refs, 9, 8.0, 16), FixedSampler(2, 2), quarantine=quarantine)
+    (batch,) = loader
+    assert (batch.keys, batch.num_missing) == (("sound",), 1)
+    with pytest.raises(InputError, match=r"9 evenly spaced frames over 1 s .*unevenly spaced"):
+        loader.dataset[0]
 
 
 # Padding

@@ -498,13 +498,4 @@ def _why_short(length: tuple[int, float], num_frames: int, fps: float) -> str | 
     stride = sampling.frame_stride_for(length[1], fps)
     if sampling.count_starts(length[0], num_frames, stride):
         return None
-    return too_short(length[0], num_frames, stride)
-
-
-def too_short(found: int, num_frames: int, frame_stride: int) -> str:
-    """Why a video gives no clip, in words that say what to do."""
-    return (
-        f"a clip needs {sampling.clip_span(num_frames, frame_stride)} frames "
-        f"(num_frames={num_frames}, frame_stride={frame_stride}) but the longest scene has "
-        f"{found}; lower num_frames or raise fps"
-    )
+    return sampling.too_short(length[0], num_frames, stride)

@@ -45,8 +45,9 @@ class ClipDataModule(LightningDataModule):
         val_shards: validation shards, names or a list of them.
         batch_size: clips per process and step.
         num_frames: frames of a clip.
-        fps: frames per second of a clip, met as nearly as a whole frame stride allows. Several
-            rates give as many clips of each video, from the same start.
+        fps: frames per second of a clip, met as nearly as a whole frame stride allows, and within
+            10 % where frames are unevenly spaced and not slower. Several rates give as many clips
+            of each video, from the same start.
         size: pixels a side.
         flip: mirror half of the training clips left to right.
         zoom: most that a training clip is magnified; 1 shows all of it.

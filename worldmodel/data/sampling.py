@@ -10,7 +10,7 @@ clip, since a picture that stands still would teach that the world does.
 
 Where frames are unevenly spaced in time (a phone in the dark), a clip takes those nearest to even
 times instead of every n-th. A pause of more than two of the clip's own spacings, of which nobody
-knows what happened in it, ends a scene.
+knows what happened in it, ends a scene, and no clip lies where frames are too few for its rate.
 
 Everything that is drawn is a pure function of (seed, epoch, key, visit), so it does not depend on
 the number of processes, on the order of loading or on where a run was interrupted.
@@ -31,6 +31,12 @@ VALIDATION_SHARE = 0.05
 UNEVEN_SHARE = 0.25
 # Times the spacing of a clip's frames.
 MAX_PAUSE = 2.0
+# Most that a frame may be off its even time, in the same unit: one frame that is missing where a
+# clip takes every one moves those after it by 1, a second one by 2.
+MAX_SHIFT = 1.25
+# A whole number of frames is taken where it meets the rate so well; 30 frames a second give 7.5
+# for 8, evenly, and the nearest to each 1/8 s would be 3 or 4 frames apart.
+NEAR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -106,59 +112,132 @@ def is_even(times: np.ndarray) -> bool:
     return bool(len(steps) == 0 or np.abs(steps - usual).max() <= UNEVEN_SHARE * usual)
 
 
+def clip_period(times: np.ndarray, fps: float) -> float:
+    """Seconds from one frame of a clip to the next in a video whose frames are unevenly spaced.
+
+    1 / fps, or the usual spacing where that is more: no frame is taken twice. Within 10 % of it a
+    whole number of usual spacings, so that a few late frames do not change a video's rate.
+
+    Args:
+        times: when each frame of the video is shown, seconds, ascending; at least two.
+        fps: frames per second of a clip.
+    """
+    usual = float(np.median(np.diff(times)))
+    whole = usual * frame_stride_for(1 / usual, fps)
+    return whole if abs(whole * fps - 1) <= NEAR_SHARE else max(1 / fps, usual)
+
+
 def choose_clips(
     draw: Draw,
     times: np.ndarray,
     cuts: Sequence[int],
     num_frames: int,
-    frame_strides: Sequence[int],
+    source_fps: float,
+    rates: Sequence[float],
 ) -> list[list[int]] | None:
-    """The source frames of the clips of one visit, all from one start, one clip per stride.
+    """The source frames of the clips of one visit, all from one start, one clip per rate.
 
     Args:
         draw: what chance says.
         times: when each frame of the video is shown, seconds, ascending.
         cuts: frames at which a new scene begins.
         num_frames: of a clip.
-        frame_strides: source frames from one frame of a clip to the next, for each clip.
+        source_fps: frames per second of the video, on average.
+        rates: frames per second of each clip.
 
     Returns:
-        Frame indices per stride; None where no scene is long enough for the longest clip.
+        Frame indices per rate; None where no scene is long enough for the longest clip, or none
+        has frames enough for the rates.
     """
-    longest = max(frame_strides)
-    even = is_even(times)
-    spacing = 0.0 if even else float(np.median(np.diff(times)))
+    if not is_even(times):
+        return _choose_in_time(draw, times, cuts, num_frames, rates)
+    frame_strides = [frame_stride_for(source_fps, fps) for fps in rates]
     scenes = scenes_of(len(times), cuts)
-    if not even:
-        pauses = 1 + np.flatnonzero(np.diff(times) > MAX_PAUSE * spacing * longest)
-        scenes = scenes_of(len(times), [*cuts, *pauses.tolist()])
-    counts = []
-    for first, end in scenes:
-        counts.append(count_starts(end - first, num_frames, longest))
-        if not even:
-            last = times[end - 1] - (num_frames - 1.5) * spacing * longest
-            in_time = int(np.searchsorted(times[first:end], last, side="right"))
-            counts[-1] = max(0, min(in_time, end - first - num_frames + 1))
+    counts = [count_starts(end - first, num_frames, max(frame_strides)) for first, end in scenes]
     if not sum(counts):
         return None
     place = pick_start(draw, sum(counts))
     number = int(np.searchsorted(np.cumsum(counts), place, side="right"))
-    first, end = scenes[number]
-    start = first + place - sum(counts[:number])
-    if even:
-        return [clip_indices(start, num_frames, stride) for stride in frame_strides]
-    return [_frames_in_time(times[:end], start, num_frames, spacing * n) for n in frame_strides]
+    start = scenes[number][0] + place - sum(counts[:number])
+    return [clip_indices(start, num_frames, stride) for stride in frame_strides]
 
 
-def _frames_in_time(times: np.ndarray, start: int, num_frames: int, period: float) -> list[int]:
-    """The frames nearest to `num_frames` even times from that of `start` on, none twice."""
-    wanted = times[start] + period * np.arange(num_frames)
+def _choose_in_time(
+    draw: Draw, times: np.ndarray, cuts: Sequence[int], num_frames: int, rates: Sequence[float]
+) -> list[list[int]] | None:
+    """`choose_clips` where frames are unevenly spaced."""
+    periods = [clip_period(times, fps) for fps in rates]
+    longest = max(periods)
+    pauses = 1 + np.flatnonzero(np.diff(times) > MAX_PAUSE * longest)
+    starts, ends = [], []
+    for first, end in scenes_of(len(times), [*cuts, *pauses.tolist()]):
+        last = times[end - 1] - (num_frames - 1.5) * longest
+        in_time = int(np.searchsorted(times[first:end], last, side="right"))
+        count = max(0, min(in_time, end - first - num_frames + 1))
+        found = np.arange(first, first + count)
+        for period in periods:
+            found = found[_is_in_time(times[:end], found, num_frames, period)]
+        starts.append(found)
+        ends.append(np.full(len(found), end))
+    possible = np.concatenate(starts)
+    if not len(possible):
+        return None
+    place = pick_start(draw, len(possible))
+    start, end = int(possible[place]), int(np.concatenate(ends)[place])
+    return [
+        _frames_in_time(times[:end], np.array([start]), num_frames, period)[0].tolist()
+        for period in periods
+    ]
+
+
+def _is_in_time(
+    times: np.ndarray, starts: np.ndarray, num_frames: int, period: float
+) -> np.ndarray:
+    """Whether all frames of the clip from each start are near their even times, bool."""
+    # Frames that follow each other faster than those of the clip are never far from any time; a
+    # video with few gaps between them has few clips to look at.
+    late = times[:-1][np.diff(times) > period]
+    stops = times[starts] + num_frames * period
+    suspect = np.flatnonzero(np.searchsorted(late, times[starts]) < np.searchsorted(late, stops))
+    frames = _frames_in_time(times, starts[suspect], num_frames, period)
+    shift = times[frames] - times[frames[:, :1]] - period * np.arange(num_frames)
+    good = np.ones(len(starts), bool)
+    good[suspect] = np.abs(shift).max(axis=1, initial=0.0) <= MAX_SHIFT * period
+    return good
+
+
+def _frames_in_time(
+    times: np.ndarray, starts: np.ndarray, num_frames: int, period: float
+) -> np.ndarray:
+    """The frames nearest to `num_frames` even times from each start on, none twice `(S, T)`."""
+    steps = np.arange(num_frames)
+    wanted = times[starts][:, None] + period * steps
     found = np.searchsorted((times[1:] + times[:-1]) / 2, wanted, side="left")
     # After a late frame two even times may have the same nearest one; the next is taken then, and
     # at the end the one before.
-    steps = np.arange(num_frames)
-    found = np.maximum.accumulate(found - steps) + steps
-    return [int(index) for index in np.minimum(found, len(times) - num_frames + steps)]
+    found = np.maximum.accumulate(found - steps, axis=1) + steps
+    return np.asarray(np.minimum(found, len(times) - num_frames + steps))
+
+
+def too_short(found: int, num_frames: int, frame_stride: int) -> str:
+    """Why a video gives no clip, in words that say what to do."""
+    return (
+        f"a clip needs {clip_span(num_frames, frame_stride)} frames "
+        f"(num_frames={num_frames}, frame_stride={frame_stride}) but the longest scene has "
+        f"{found}; lower num_frames or raise fps"
+    )
+
+
+def too_uneven(num_frames: int, rates: Sequence[float]) -> str:
+    """Why a video whose frames are unevenly spaced gives no clip."""
+    seconds = (num_frames - 1) / min(rates)
+    named = " and ".join(f"{fps:g}" for fps in rates)
+    return (
+        f"a clip needs {num_frames} evenly spaced frames over {seconds:.3g} s "
+        f"(num_frames={num_frames}, fps={named}), but the frames of this video are unevenly spaced "
+        "and no stretch between cuts and pauses has as many so near to even times; lower "
+        "num_frames or fps"
+    )
 
 
 def pick_start(draw: Draw, starts: int) -> int:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from worldmodel.clips import ClipBatch, Truth
 from worldmodel.data import sampling, transforms
-from worldmodel.data.catalog import Catalog, too_short
+from worldmodel.data.catalog import Catalog
 from worldmodel.data.handover import FrameRing, LoadedBatch, SlotBatch
 from worldmodel.data.order import ClipRequest, FixedSampler, StreamSampler, this_rank
 from worldmodel.data.packets import SUFFIX
@@ -52,8 +52,9 @@ class ClipDataset(Dataset[ClipBatch]):
     Args:
         refs: the samples, each with one video.
         num_frames: frames of a clip.
-        fps: frames per second of a clip, met as nearly as a whole frame stride allows. Several
-            rates give as many clips, which start at the same frame.
+        fps: frames per second of a clip, met as nearly as a whole frame stride allows, and within
+            10 % where frames are unevenly spaced and not slower. Several rates give as many clips,
+            which start at the same frame.
         size: pixels a side of a clip.
         flip: mirror half of the clips.
         zoom: most that a clip is magnified, at least 1: how much is drawn, and where the square is
@@ -208,16 +209,23 @@ class ClipDataset(Dataset[ClipBatch]):
         self, video: VideoDecoder, cuts: Sequence[int], draws: Sequence[sampling.Draw]
     ) -> list[list[int]]:
         """The frames of each clip, draw after draw, and within a draw rate after rate."""
-        strides = [sampling.frame_stride_for(video.fps, fps) for fps in self.rates]
         times = video.pts_seconds(range(video.num_frames))
         clips: list[list[int]] = []
         for draw in draws:
-            found = sampling.choose_clips(draw, times, cuts, self.num_frames, strides)
+            found = sampling.choose_clips(draw, times, cuts, self.num_frames, video.fps, self.rates)
             if found is None:
-                longest = max(b - a for a, b in sampling.scenes_of(video.num_frames, cuts))
-                raise InputError(too_short(longest, self.num_frames, max(strides)))
+                raise InputError(self._why_none(video.fps, times, cuts))
             clips += found
         return clips
+
+    def _why_none(self, source_fps: float, times: np.ndarray, cuts: Sequence[int]) -> str:
+        """Why a video gives no clip."""
+        slowest = min(self.rates)
+        if not sampling.is_even(times):
+            return sampling.too_uneven(self.num_frames, self.rates)
+        longest = max(end - first for first, end in sampling.scenes_of(len(times), cuts))
+        stride = sampling.frame_stride_for(source_fps, slowest)
+        return sampling.too_short(longest, self.num_frames, stride)
 
     def _truth(self, members: dict[str, bytes], ref: SampleRef, indices: list[int]) -> Truth:
         truth = take_frames(decode_truth(members), indices)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data.cuts import ROWS, CutDetector
-from worldmodel.data.sampling import CENTRE, frame_stride_for, is_even
+from worldmodel.data.sampling import CENTRE, clip_period, frame_stride_for, is_even
 from worldmodel.data.sequential import SequentialVideo
 from worldmodel.data.transforms import crop_clip, scaled_size
 from worldmodel.evaluation.network import chunked
@@ -61,13 +61,13 @@ def sampled_indices(times: np.ndarray, source_fps: float, fps: float) -> tuple[n
 
     Args:
         times: when each frame is shown, seconds, ascending.
-        source_fps: frames per second of the video.
+        source_fps: frames per second of the video, on average.
         fps: of the model's clips.
     """
-    stride = frame_stride_for(source_fps, fps)
     if is_even(times):
+        stride = frame_stride_for(source_fps, fps)
         return np.arange(0, len(times), stride), source_fps / stride
-    period = float(np.median(np.diff(times))) * stride
+    period = clip_period(times, fps)
     wanted = np.arange(times[0], times[-1] + period / 2, period)
     return np.unique(np.searchsorted((times[1:] + times[:-1]) / 2, wanted)), 1 / period
 

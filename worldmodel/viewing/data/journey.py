@@ -75,8 +75,8 @@ def follow_clip(dataset: ClipDataset, sample: int, epoch: int = 0) -> Journey:
     index = PacketIndex.from_bytes(members[packets])
     draw = sampling.draw_clip(dataset.seed, epoch, ref.key)
     times = video.pts_seconds(range(video.num_frames))
-    stride = sampling.frame_stride_for(video.fps, dataset.rates[0])
-    found = sampling.choose_clips(draw, times, scene_cuts(metadata), dataset.num_frames, [stride])
+    cuts, rates = scene_cuts(metadata), dataset.rates[:1]
+    found = sampling.choose_clips(draw, times, cuts, dataset.num_frames, video.fps, rates)
     if found is None:
         raise InputError(f"{ref.key} is shorter than a clip of {dataset.num_frames} frames")
     side = round(dataset.size * (1 + draw.zoom * (dataset.zoom - 1)))
