@@ -9,7 +9,7 @@ from footage import refs_of, times_of, two_scenes, waves, write_video
 from worldmodel.data import pieces
 from worldmodel.data.encode import encode_video
 from worldmodel.data.pack import pack
-from worldmodel.data.pieces import MIN_FRAMES, longest_piece, plan_pieces
+from worldmodel.data.pieces import MIN_FRAMES, longest_piece, plan_pieces, shorten
 from worldmodel.data.shards import read_members, read_metadata
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
@@ -34,6 +34,44 @@ def test_plan_pieces__never_straddles_a_cut_and_drops_short_scenes() -> None:
     assert plan == [(0, 50, 0), (60, 102, 2), (102, 145, 2), (145, 200, 3)]
     assert num_dropped == 10
     assert plan_pieces(40, [15, 30], 80) == ([], 40)
+
+
+def test_shorten__leaves_no_piece_over_ten_seconds_that_can_be_halved() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        spacings = np.repeat(generator.choice([0.01, 0.04, 0.2, 0.5, 3.0], 20), 25)
+        times = np.cumsum(spacings)
+        plan, _ = plan_pieces(500, [120, 300], longest_piece(499 / (times[-1] - times[0])))
+        short = shorten(plan, times)
+        covered = [frame for start, stop, _ in short for frame in range(start, stop)]
+        assert covered == list(range(500))
+        for start, stop, scene in short:
+            assert stop - start >= MIN_FRAMES
+            assert scene == (start >= 120) + (start >= 300) == (stop > 120) + (stop > 300)
+            assert times[stop - 1] - times[start] <= 10 or stop - start <= 2 * MIN_FRAMES
+
+
+@pytest.mark.parametrize("fps", [0.1, 2.0, 8.0, 24000 / 1001, 30.0, 240.0])
+def test_shorten__leaves_constant_rates_alone(fps: float) -> None:
+    for num_frames in (16, 32, 33, 299, 301, 1000):
+        plan, _ = plan_pieces(num_frames, [], longest_piece(fps))
+        assert shorten(plan, np.round(np.arange(num_frames) / fps, 3)) == plan
+
+
+def test_cut_video__pieces_say_their_own_rate_where_the_videos_varies(tmp_path: Path) -> None:
+    # 25 frames a second, then 5: on average 9
+    times = [40 * t for t in range(200)] + [7960 + 200 * t for t in range(1, 121)]
+    write_video(tmp_path / "dark.mp4", times)
+    pack([str(tmp_path / "dark.mp4")], tmp_path / "out", size=32, processes=1, scene_cuts=False)
+    found = []
+    for ref in refs_of(tmp_path / "out"):
+        members, told = read_members(ref), read_metadata(ref)
+        seconds = times_of(members["mp4"])
+        assert seconds[-1] <= 10
+        assert told["fps"] == pytest.approx((len(seconds) - 1) / seconds[-1], rel=0.005)
+        assert open_video(members["mp4"]).fps == pytest.approx(told["fps"], rel=0.005)
+        found += (seconds + told["start_seconds"]).tolist()
+    assert found == pytest.approx([time / 1000 for time in times], abs=0.002)
 
 
 def test_cut_video__pieces_are_scenes(tmp_path: Path) -> None:

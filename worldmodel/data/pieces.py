@@ -1,7 +1,8 @@
 """One video into small pieces: scaled, turned upright, freed of sound, cut where its scenes end.
 
-Each scene is cut into consecutive pieces of nearly equal length, none longer than 10 seconds, so a
-piece never straddles a scene cut. Scenes of fewer than 16 frames are dropped.
+Each scene is cut into consecutive pieces of nearly equal length, none longer than 10 seconds (or 32
+frames where these last longer), so a piece never straddles a scene cut. Scenes of fewer than 16
+frames are dropped.
 
 Where the cuts are is known when the whole video has been looked at. Until then its small pictures
 are held, those of some 3 minutes at 128 pixels; a longer video is decoded twice, once for its cuts
@@ -68,6 +69,24 @@ def plan_pieces(
     return pieces, num_dropped
 
 
+def shorten(plan: Sequence[tuple[int, int, int]], times: np.ndarray) -> list[tuple[int, int, int]]:
+    """Halve in time, again and again, the pieces that last over 10 s since their frames are slow.
+
+    Args:
+        plan: (first frame, end, number of its scene) of each piece.
+        times: when each frame of the video is shown, seconds, ascending.
+    """
+    short = []
+    for start, stop, scene in plan:
+        if times[stop - 1] - times[start] <= MAX_PIECE_SECONDS or stop - start <= 2 * MIN_FRAMES:
+            short.append((start, stop, scene))
+            continue
+        half = int(np.searchsorted(times, (times[start] + times[stop - 1]) / 2))
+        half = min(max(half, start + MIN_FRAMES), stop - MIN_FRAMES)
+        short += shorten([(start, half, scene), (half, stop, scene)], times)
+    return short
+
+
 def check_length(video: VideoDecoder) -> None:
     """Refuse a video that has been cut short, or is too short for a clip.
 
@@ -105,14 +124,16 @@ def cut_video(source: Source, folder: Path, size: int, scene_cuts: bool) -> Pack
             raise InputError(
                 f"each of its {len(cuts) + 1} scenes is shorter than {MIN_FRAMES} frames"
             )
+        all_times = video.pts_seconds(range(video.num_frames))
         pieces = []
         position = 0
-        for number, (start, stop, scene) in enumerate(plan):
+        for number, (start, stop, scene) in enumerate(shorten(plan, all_times)):
             taken = np.stack(list(itertools.islice(frames, start - position, stop - position)))
             position = stop
-            times = video.pts_seconds(range(start, stop))
-            members = encode_piece(taken, video.fps, times)
-            told = describe(source, video.fps, len(taken), shape, float(times[0]))
+            times = all_times[start:stop]
+            fps = piece_fps(times, video.fps)
+            members = encode_piece(taken, fps, times)
+            told = describe(source, fps, len(taken), shape, float(times[0]))
             files = stage(folder, f"{number:04d}", members)
             num_bytes = sum(len(content) for content in members.values())
             told["scene"] = scene
@@ -160,15 +181,30 @@ def find_cuts(frames: Iterable[np.ndarray]) -> list[int]:
     return [int(cut) for cut in detector.finish()]
 
 
+def piece_fps(pts_seconds: np.ndarray, fps: float) -> float:
+    """Frames per second of a piece: those of its video where it has them, else its own on average.
+
+    Args:
+        pts_seconds: when each frame is shown, ascending; at least two.
+        fps: frames per second of the whole video, on average.
+    """
+    if _is_even(pts_seconds, fps):
+        return fps
+    return (len(pts_seconds) - 1) / float(pts_seconds[-1] - pts_seconds[0])
+
+
 def encode_piece(frames: np.ndarray, fps: float, pts_seconds: np.ndarray) -> dict[str, bytes]:
     """The members that hold a piece, with its true times where they are uneven.
 
     Args:
         frames: uint8 `(T, H, W, 3)`.
-        fps: frames per second of the whole video, on average.
+        fps: frames per second, on average.
         pts_seconds: when each frame is shown.
     """
-    off = pts_seconds - pts_seconds[0] - np.arange(len(frames)) / fps
-    is_even = bool(np.abs(off).max() <= EVEN_WITHIN_SECONDS)
-    times = None if is_even else pts_seconds
+    times = None if _is_even(pts_seconds, fps) else pts_seconds
     return with_packets(encode_video(frames, fps, crf=QUALITY, pts_seconds=times))
+
+
+def _is_even(pts_seconds: np.ndarray, fps: float) -> bool:
+    off = pts_seconds - pts_seconds[0] - np.arange(len(pts_seconds)) / fps
+    return bool(np.abs(off).max() <= EVEN_WITHIN_SECONDS)
