@@ -209,6 +209,64 @@ def test_pack__a_decoder_that_crashes_loses_its_video_alone(
     assert [ref.key for ref in refs_of(tmp_path)] == ["sub_dir_wide-0000", "wide-0000"]
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ZeroDivisionError("Fraction(1, 0)"), "it cannot be packed (ZeroDivisionError: Fraction"),
+        (av.error.EOFError(1, "End of file"), "it cannot be packed (EOFError: End of file)"),
+        (InputError("it is odd"), "it is odd"),
+    ],
+)
+def test_pack__whatever_is_wrong_with_a_video_the_others_are_packed(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fail_on_tall(source: Source, folder: Path, size: int, scene_cuts: bool) -> Packed:
+        if source.name.startswith("tall"):
+            raise error
+        return cut_video(source, folder, size, scene_cuts)
+
+    monkeypatch.setattr(pack_module, "cut_video", fail_on_tall)
+    summary = pack([str(videos)], tmp_path / "out", size=32, processes=1)
+    assert summary.num_videos == 2
+    assert summary.skipped["tall.v2.MOV"].startswith(reason)
+
+
+def test_pack__a_full_disk_is_no_matter_of_the_video(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: Source, folder: Path, size: int, scene_cuts: bool) -> Packed:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pack_module, "cut_video", fail)
+    with pytest.raises(InputError, match=r"cannot write to .*: No space left"):
+        pack([str(videos)], tmp_path / "out", size=32, processes=1)
+
+
+def test_pack__a_time_lapse_is_packed(tmp_path: Path) -> None:
+    (tmp_path / "slow.mp4").write_bytes(encode_video(waves(20), 1 / 3000))
+    summary = pack([str(tmp_path / "slow.mp4")], tmp_path / "out", size=32, processes=1)
+    assert summary.num_samples == 1
+    assert read_metadata(refs_of(tmp_path / "out")[0])["fps"] == pytest.approx(1 / 3000)
+
+
+def test_pack__names_in_no_encoding_are_told_without_harm(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [b"caf\xe9.mp4", b"esc\x1b[2J.mp4"]
+    for name in names:
+        shutil.copy(videos / "no.mp4", os.fsencode(tmp_path) + b"/" + name)
+    with pytest.raises(InputError, match="none of 2 videos could be packed") as error:
+        pack([str(tmp_path)], tmp_path / "out", size=32, processes=1)
+    shutil.copy(videos / "wide.mp4", tmp_path)
+    shutil.copy(videos / "wide.mp4", os.fsencode(tmp_path) + b"/gut\xe9.mp4")
+    summary = pack([str(tmp_path)], tmp_path / "out", size=32, processes=1)
+    assert (summary.num_videos, len(summary.skipped)) == (2, 2)
+    printed = capsys.readouterr().out
+    for text in (printed, str(error.value)):
+        assert "caf\\udce9.mp4: " in text and "esc\\x1b[2J.mp4: " in text
+        text.encode()  # without surrogates, which no terminal takes
+
+
 def test_pack__fills_shards_as_it_goes_and_frees_what_waited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

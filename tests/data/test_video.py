@@ -152,6 +152,13 @@ def test_encode_video__does_not_depend_on_what_lay_in_memory_before() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("fps", [30000 / 1001, 0.5, 1 / 90, 1 / 3600])
+def test_encode_video__keeps_the_rate_down_to_a_frame_in_an_hour(fps: float) -> None:
+    video = open_video(encode_video(moving_pattern(8), fps))
+    assert video.fps == pytest.approx(fps, rel=1e-6)
+    assert video.pts_seconds([7]) == pytest.approx(7 / fps, rel=1e-6)
+
+
 def test_encode_video__has_a_keyframe_every_gop() -> None:
     data = encode_video(moving_pattern(40), 16.0, gop=12)
     with av.open(io.BytesIO(data)) as container:

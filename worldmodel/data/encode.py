@@ -46,8 +46,11 @@ def encode_video(
         raise ValueError(f"yuv420p needs even sides, got {width}x{height}; crop or use lossless")
     if not fps > 0:
         raise ValueError(f"fps must be above 0, got {fps}")
-    # 1001: NTSC's 30000/1001 comes back exactly.
+    # 1001: NTSC's 30000/1001 comes back exactly. Of a time-lapse the seconds from one frame to the
+    # next: one in an hour would become 0 frames a second.
     rate = Fraction(fps).limit_denominator(1001)
+    if fps < 1:
+        rate = 1 / Fraction(1 / fps).limit_denominator(1001)
     time_base, times = 1 / rate, np.arange(len(frames))
     if pts_seconds is not None:
         time_base, times = Fraction(1, _CLOCK), np.round((pts_seconds - pts_seconds[0]) * _CLOCK)

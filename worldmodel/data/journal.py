@@ -23,6 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import av
+
+from worldmodel.data.video import reason_of
 from worldmodel.errors import InputError
 
 STAGING_NAME = ".packing"
@@ -224,10 +227,15 @@ def record_video(
     folder.mkdir(exist_ok=True)
     try:
         record = Record.of(source, pack_video(source, folder))
-    except (InputError, ValueError, MemoryError) as error:
+    except Exception as error:
+        # A disk that is full would fail all others too; anything else is a matter of this video.
+        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
+            raise
         # Nothing of a damaged video is kept: what its end looks like cannot be trusted.
         shutil.rmtree(folder, ignore_errors=True)
         text = (str(error) or type(error).__name__).replace(str(source.path), "")
+        if not isinstance(error, ValueError | MemoryError) or isinstance(error, av.FFmpegError):
+            text = f"it cannot be packed ({type(error).__name__}: {reason_of(error)})"
         reason = " ".join(re.sub(re.escape(str(folder)) + r"\S*", "", text).split())
         record = Record.of(source, Packed(()), reason)
     journal.write_record(source, record)

@@ -42,6 +42,7 @@ from worldmodel.data.journal import (
     write_json,
 )
 from worldmodel.data.pieces import MIN_FRAMES, cut_video
+from worldmodel.data.quarantine import printable
 from worldmodel.data.remux import keep_video
 from worldmodel.data.shards import SPLITS, scan_shard, write_shard
 from worldmodel.data.sources import find_sources
@@ -193,7 +194,7 @@ def _records(
                 record = Record.of(source, Packed(()), f"its decoder crashed{how}")
                 journal.write_record(source, record)
             if record.reason is not None:
-                bar.write(f"skipped {record.name}: {record.reason}")
+                bar.write(printable(f"skipped {record.name}: {record.reason}"))
             yield source, record
             bar.update(not is_done)
 
@@ -395,5 +396,6 @@ def _print_summary(summary: PackSummary, num_found: int, out: Path) -> None:
 
 
 def _listed(skipped: dict[str, str]) -> str:
-    shown = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+    some = list(skipped.items())[:3]
+    shown = "; ".join(printable(f"{name}: {reason}") for name, reason in some)
     return shown + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")
