@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from patterns import clip_members, moving_pattern
+from servers import serve
 
 from worldmodel.data import catalog
 from worldmodel.data.catalog import Catalog, Shard
@@ -97,6 +98,81 @@ def test_hold_out__always_leaves_something_on_both_sides() -> None:
         assert train
         assert val
         assert sorted(keys(train) + keys(val)) == sorted(keys(refs))
+
+
+def test_hold_out__clips_of_equal_keys_are_different_clips(
+    samples: Samples, tmp_path: Path
+) -> None:
+    for number in range(20):
+        members = samples[number][1] | {"txt": b"." * number}
+        write_shard(tmp_path / f"{number:03d}.tar", [("video", members)])
+    module = data(tmp_path)
+    assert (len(module.train_refs), len(module.val_refs)) in [(20 - held, held) for held in (1, 2)]
+    assert not {ref.shard for ref in module.train_refs} & {ref.shard for ref in module.val_refs}
+
+
+def test_hold_out__copies_of_a_clip_stay_together(samples: Samples, tmp_path: Path) -> None:
+    for name in ("one", "copy"):
+        write_shard(tmp_path / f"{name}.tar", samples)
+    module = data(tmp_path)
+    assert len(module.train_refs) + len(module.val_refs) == 56
+    assert not set(keys(module.train_refs)) & set(keys(module.val_refs))
+
+
+def indexed_set(root: Path, samples: Samples) -> None:
+    """14 shards of two samples each, and no validation."""
+    for number in range(14):
+        path = root / "train" / f"clips-{number:06d}.tar"
+        write_shard(path, samples[2 * number : 2 * number + 2])
+    write_index(root, {"command": "test"})
+
+
+def test_hold_out__reads_headers_and_is_stopped_by_no_altered_shard(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed_set(tmp_path, samples)
+    held = keys(data(tmp_path).val_refs)
+    for number, at in ((3, 700), (5, 150)):  # in a video, and in a header
+        path = tmp_path / "train" / f"clips-{number:06d}.tar"
+        content = bytearray(path.read_bytes())
+        content[at] ^= 255
+        path.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog, "file_sha256", lambda path: pytest.fail(f"all of {path} is read"))
+        module = data(tmp_path, batch_size=1)
+    assert keys(module.val_refs) == held
+    assert len(module.train_refs) + len(module.val_refs) == 28
+    seen = {key for batch in module.train_dataloader() for key in batch.keys}
+    lost = {f"train-{i:06d}" for i in (6, 7, 10, 11)}
+    assert seen == {key for key, _ in samples} - lost - set(held)
+
+
+def test_hold_out__where_no_shard_can_be_read_one_is_named(
+    samples: Samples, tmp_path: Path
+) -> None:
+    indexed_set(tmp_path, samples)
+    for path in tmp_path.glob("train/*.tar"):
+        path.write_bytes(bytes(len(path.read_bytes())))
+    with pytest.raises(InputError, match=r"clips-000000\.tar holds 0 samples, the index says 2"):
+        data(tmp_path)
+
+
+def test_hold_out__fetches_nothing(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLDMODEL_CACHE", str(tmp_path / "cache"))
+    indexed_set(tmp_path / "set", samples)
+    found = tmp_path.glob("set/**/*.*")
+    files = {f"{path.relative_to(tmp_path)}": path.read_bytes() for path in found}
+    with serve(files) as server:
+        module = data(f"{server.url}/plain/set/train")
+        assert not [path for path in server.requests if path.endswith(".tar")]
+        again = data(f"{server.url}/plain/set/train", seed=9)
+        held = keys(module.val_refs)
+        assert len([path for path in server.requests if path.endswith(".tar")]) == 1
+        assert len(held) == 1
+        assert keys(again.val_refs) == held
+        assert sorted(held + keys(module.train_refs)) == [key for key, _ in samples]
 
 
 def test_loaders__validation_is_the_same_every_time_and_training_is_not(

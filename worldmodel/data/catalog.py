@@ -147,6 +147,29 @@ class Catalog:
         """Usable samples of each shard that has any, in order."""
         return tuple(count for count in np.diff(self._firsts).tolist() if count)
 
+    @property
+    def has_to_fetch(self) -> bool:
+        """Whether to list all samples some shard would have to be fetched."""
+        return any(
+            is_url(shard.name) and number not in self._kept
+            for number, shard in enumerate(self.shards)
+        )
+
+    def numbers_of(self, shard: int) -> range:
+        """The numbers of the usable samples of a shard."""
+        return range(*self._firsts[shard : shard + 2].tolist())
+
+    def listed(self, shard: int) -> list[SampleRef]:
+        """The usable samples of a shard that need not be fetched, from its headers alone.
+
+        Whether its bytes are what the index says is left to whoever reads them.
+
+        Raises:
+            InputError: its headers cannot be read, or it has another number of samples.
+        """
+        found = self._kept.get(shard) or self._scanned(shard, Path(self.shards[shard].name))
+        return [found[number] for number in self._within(shard).tolist()]
+
     def select(self, chosen: Sequence[int]) -> "Catalog":
         """Some of the samples, given by ascending numbers."""
         numbers = np.asarray(chosen, np.int64)
@@ -205,13 +228,7 @@ class Catalog:
                 if not is_url(shard.name):
                     path = Path(shard.name)
                     check_unaltered(path, shard, self.cache.folder / "verified")
-                found = scan_shard(path)
-                if len(found) != shard.num_samples:
-                    raise InputError(
-                        f"shard {shard.name} holds {len(found)} samples, the index says "
-                        f"{shard.num_samples}; make the set again"
-                    )
-                self._keep(number, found)
+                self._keep(number, self._scanned(number, path))
         except InputError as error:
             # What is remote may be there again in a minute.
             if not is_url(shard.name):
@@ -219,6 +236,15 @@ class Catalog:
             raise
         self._kept.move_to_end(number)
         return self._kept[number]
+
+    def _scanned(self, number: int, path: Path) -> list[SampleRef]:
+        shard, found = self.shards[number], scan_shard(path)
+        if len(found) != shard.num_samples:
+            raise InputError(
+                f"shard {shard.name} holds {len(found)} samples, the index says "
+                f"{shard.num_samples}; make the set again"
+            )
+        return found
 
     def _keep(self, number: int, samples: list[SampleRef]) -> None:
         self._kept[number] = samples

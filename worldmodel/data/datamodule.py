@@ -1,5 +1,6 @@
 """Clips for Lightning: which samples train, which validate, and the loaders of both."""
 
+import itertools
 import logging
 import math
 import os
@@ -35,7 +36,7 @@ class ClipDataModule(LightningDataModule):
 
     Validation sees one fixed clip of each sample: the middle of the video, never mirrored. Without
     `val_shards` it takes `clips-*.tar` of the folder `val` beside the training shards' folder if
-    that is called `train`, or else sets a fixed 5 % of the samples apart, chosen by key.
+    that is called `train`, or else sets a fixed 5 % of the samples apart (`hold_out`).
 
     Args:
         shards: training shards: names, globs, folders, URLs (`s3://`, `gs://`, `https://`), or a
@@ -297,19 +298,75 @@ def _remote_siblings(names: Sequence[str]) -> list[str]:
 
 
 def hold_out(catalog: Catalog) -> tuple[Catalog, Catalog]:
-    """Split samples into training and validation, 5 % by key and at least one of each.
+    """Split samples into training and validation, 5 % and at least one of each.
+
+    By key, which takes reading the headers of each shard; a shard that cannot be read is left to
+    training, which counts and passes over it. Where shards would have to be fetched for that, by
+    shard instead: few of them are for validation then, which is also all that it fetches.
 
     A single sample serves both, with a warning.
+
+    Raises:
+        InputError: no shard can be read.
     """
-    keys = [ref.key for ref in catalog]
-    if len(set(keys)) == 1:
-        logger.warning("only %s to learn from: it serves training and validation", keys[0])
+    held = _held_by_shard(catalog) if catalog.has_to_fetch else _held_by_key(catalog)
+    if not held:
         return catalog, catalog
-    held = {key for key in keys if sampling.validation_rank(key) < sampling.VALIDATION_SHARE}
-    if not held or len(held) == len(set(keys)):
-        held = {min(keys, key=sampling.validation_rank)}
-    numbers = range(len(keys))
     return (
-        catalog.select([number for number in numbers if keys[number] not in held]),
-        catalog.select([number for number in numbers if keys[number] in held]),
+        catalog.select([number for number in range(len(catalog)) if number not in held]),
+        catalog.select(sorted(held)),
     )
+
+
+def _held_by_key(catalog: Catalog) -> set[int]:
+    clips = _clips_by_number(catalog)
+    names = set(clips.values())
+    if len(names) == 1:
+        (name,) = names
+        logger.warning("only %s to learn from: it serves training and validation", name)
+        return set()
+    held = {name for name in names if sampling.validation_rank(name) < sampling.VALIDATION_SHARE}
+    if not held or len(held) == len(names):
+        held = {min(names, key=lambda name: (sampling.validation_rank(name), name))}
+    return {number for number, name in clips.items() if name in held}
+
+
+def _clips_by_number(catalog: Catalog) -> dict[int, str]:
+    """Which clip each sample of a readable shard is: its key, where that says it.
+
+    Shards of different makers have equal keys for different clips. These are told apart by their
+    sizes; a copy of a clip must not be on the other side than the clip.
+    """
+    found: dict[int, tuple[str, int]] = {}
+    sizes: dict[str, int] = {}
+    ambiguous: set[str] = set()
+    errors: list[InputError] = []
+    for shard in range(len(catalog.shards)):
+        try:
+            refs = catalog.listed(shard)
+        except InputError as error:
+            errors.append(error)
+            continue
+        for number, ref in zip(catalog.numbers_of(shard), refs, strict=True):
+            size = sum(size for _, size in ref.members.values())
+            found[number] = (ref.key, size)
+            if sizes.setdefault(ref.key, size) != size:
+                ambiguous.add(ref.key)
+    if not found:
+        raise errors[0]
+    return {
+        number: f"{key} of {size} bytes" if key in ambiguous else key
+        for number, (key, size) in found.items()
+    }
+
+
+def _held_by_shard(catalog: Catalog) -> set[int]:
+    """The first samples of as few shards as have enough, these chosen by name."""
+    if len(catalog) == 1:
+        logger.warning("only one sample to learn from: it serves training and validation")
+        return set()
+    names = [shard.name.rpartition("/")[2] for shard in catalog.shards]
+    shards = sorted(range(len(names)), key=lambda shard: sampling.validation_rank(names[shard]))
+    numbers = (number for shard in shards for number in catalog.numbers_of(shard))
+    count = max(1, int(sampling.VALIDATION_SHARE * len(catalog)))
+    return set(itertools.islice(numbers, count))
