@@ -53,6 +53,22 @@ def test_split__a_set_uses_its_own_validation_clips(samples: Samples, tmp_path: 
     assert keys(module.val_refs) == [f"train-{i:06d}" for i in range(6)]
 
 
+def test_split__a_set_of_links_uses_the_validation_clips_beside_the_links(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs" / "train" / "clips-000000.tar"
+    write_shard(theirs, samples[:3])
+    write_shard(tmp_path / "theirs" / "val" / "clips-000000.tar", [("their-val", samples[3][1])])
+    write_shard(tmp_path / "ours" / "val" / "clips-000000.tar", [("our-val", samples[4][1])])
+    train = tmp_path / "ours" / "train"
+    train.mkdir()
+    (train / "clips-000000.tar").symlink_to(theirs)
+    assert keys(data(train / "*.tar").val_refs) == ["our-val"]
+    monkeypatch.chdir(train)
+    assert keys(data("*.tar").val_refs) == ["our-val"]
+    assert keys(data("../train/*.tar").val_refs) == ["our-val"]
+
+
 def test_left_out__kinds_are_those_that_the_sets_index_names(
     samples: Samples, tmp_path: Path
 ) -> None:

@@ -281,7 +281,8 @@ def sibling_validation(names: Sequence[str]) -> list[str]:
     """`val/clips-*.tar` of the set whose `train/` all these shards come from; else nothing."""
     if any(is_url(name) for name in names):
         return _remote_siblings(names)
-    folders = {Path(name).resolve().parent for name in names}
+    # Links are not followed: a set of links is the set that its user sees, wherever bytes lie.
+    folders = {Path(os.path.abspath(name)).parent for name in names}
     if len(folders) != 1 or (folder := folders.pop()).name != "train":
         return []
     return [str(path) for path in sorted((folder.parent / "val").glob("clips-*.tar"))]
