@@ -119,6 +119,47 @@ def test_verify__says_where_there_is_no_index(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("folder", "shards"),
+    [
+        (".", ["."]),
+        ("train", ["."]),
+        ("train", ["clips-000001.tar", "clips-000000.tar"]),
+        ("train", ["*.tar"]),
+        ("val", ["../train", "../train/clips-000000.tar"]),
+    ],
+)
+def test_verify__finds_the_index_from_within_a_set(
+    root: Path, folder: str, shards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "train" / "clips-000001.tar"
+    path.write_bytes(path.read_bytes() + bytes(512))
+    monkeypatch.chdir(root / folder)
+    report = run(*shards)
+    assert report.warnings == ()
+    (broken,) = report.broken
+    assert "bytes but its index says" in broken.reason
+    assert broken.shard == os.path.relpath(path)
+    assert report.num_shards == (4 if folder == "." else 2)
+
+
+def test_verify__what_is_missing_is_noticed_from_within_a_set(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "train" / "clips-000000.tar").unlink()
+    odd = root.rename(root.with_name("set [1]"))
+    monkeypatch.chdir(odd / "train")
+    for pattern in (".", "*.tar", "clips-00000{0,1}.tar"):
+        (broken,) = run(pattern).broken
+        assert str(broken) == "clips-000000.tar: the index names it, but it is missing"
+
+
+def test_verify__a_file_whose_name_has_braces_is_that_file(tmp_path: Path) -> None:
+    for name in ("a{b.tar", "a{b,c}.tar"):
+        write_shard(tmp_path / name, [sample("a")])
+        assert run(tmp_path / name).summary() == "1 samples in 1 shards: all good"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "cannot be read as JSON"),

@@ -102,11 +102,8 @@ def _matches(pattern: str) -> list[Path]:
         raise InputError(f"{pattern!r} would run a command; shards are only read from files")
     if "://" in pattern:
         raise InputError(f"{pattern!r} is a URL; copy the shards to a local folder first")
-    names = [pattern]
-    if "{" in pattern and not Path(pattern).exists():
-        names = expand_braces(pattern)
     found: list[Path] = []
-    for name in names:
+    for name in names_of(pattern):
         path = Path(name)
         if path.is_dir():
             found += sorted(path.glob("*.tar")) or sorted((path / "train").glob("*.tar"))
@@ -115,6 +112,15 @@ def _matches(pattern: str) -> list[Path]:
         else:
             found += [Path(match) for match in glob.glob(name, recursive=True)]
     return [path for path in found if path.is_file()]
+
+
+def names_of(pattern: str) -> list[str]:
+    """The names and globs that a local pattern stands for; what exists has no braces to expand.
+
+    Raises:
+        InputError: braces are not balanced, or there are over 100,000 names.
+    """
+    return [pattern] if Path(pattern).exists() else expand_braces(pattern)
 
 
 def expand_braces(pattern: str) -> list[str]:

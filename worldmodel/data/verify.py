@@ -7,6 +7,7 @@ come from anywhere: whatever is wrong with them ends in a line that names the sa
 """
 
 import fnmatch
+import glob
 import hashlib
 import multiprocessing
 import os
@@ -32,8 +33,8 @@ from worldmodel.data.sampling import hash_words
 from worldmodel.data.shards import (
     VIDEO_EXTENSIONS,
     SampleRef,
-    expand_braces,
     file_sha256,
+    names_of,
     read_members,
     read_metadata,
     resolve_shards,
@@ -125,7 +126,7 @@ def verify_shards(
             for item in found:
                 _tell(bar, f"broken: {item}", quiet)
             bar.update(len(job.refs))
-    order = {str(path): number for number, path in enumerate(plan.paths)}
+    order = {plan.name(path): number for number, path in enumerate(plan.paths)}
     broken.sort(key=lambda item: order.get(item.shard, -1))
     return VerifyReport(
         plan.num_samples, len(plan.paths), plan.num_bytes, tuple(broken), tuple(plan.warnings)
@@ -138,7 +139,14 @@ def _tell(bar: "tqdm[Any]", line: str, quiet: bool) -> None:
 
 
 class _Plan:
-    """What there is to do, from the shards' headers and indices alone."""
+    """What there is to do, from the shards' headers and indices alone.
+
+    Args:
+        shards: as `verify_shards` has them.
+
+    Attributes:
+        paths: of all shards, absolute, so that a set's folder is found from anywhere within it.
+    """
 
     def __init__(self, shards: Sequence[str]) -> None:
         self.broken: list[Broken] = []
@@ -146,27 +154,35 @@ class _Plan:
         self.jobs: list[_Job] = []
         self.num_samples = 0
         self.num_bytes = 0
+        self._is_relative = not any(os.path.isabs(pattern) for pattern in shards)
         self._entries: dict[Path, dict[Path, dict[str, Any]]] = {}
         self._without_index: set[Path] = set()
         self.paths = sorted({path for pattern in shards for path in self._find(pattern)})
         for path in self.paths:
             self._add(path)
         for root in sorted({path.parent.parent for path in self.paths} & self._without_index):
-            self._warn(f"{root} has no {INDEX_NAME}: only the contents of its shards are verified")
+            name = self.name(root)
+            self._warn(f"{name} has no {INDEX_NAME}: only the contents of its shards are verified")
+
+    def name(self, path: Path) -> str:
+        """A shard's or folder's name as it is shown: from where the user stands, if so asked."""
+        return os.path.relpath(path) if self._is_relative else str(path)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"warning: {printable(text)}")
 
     def _find(self, pattern: str) -> set[Path]:
         """The shards that are there, and those that an index names in what was asked for."""
-        folder = Path(pattern)
-        if folder.is_dir():
+        if Path(pattern).is_dir():
+            folder = _absolute(pattern)
             named = {path for root in (folder, folder.parent) for path in self._index(root)}
             found = {path for path in folder.rglob("*.tar") if path.is_file()}
             found |= {path for path in named if folder in path.parents}
-            return found or set(resolve_shards(pattern))
-        found = set(resolve_shards(pattern))
-        names = [str(Path(name)) for name in expand_braces(pattern)]
+            return found or set(map(_absolute, resolve_shards(pattern)))
+        found = set(map(_absolute, resolve_shards(pattern)))
+        # What the working folder is called is no pattern.
+        here = glob.escape(os.getcwd())
+        names = [os.path.normpath(os.path.join(here, name)) for name in names_of(pattern)]
         named = {
             path for root in {path.parent.parent for path in found} for path in self._index(root)
         }
@@ -184,35 +200,41 @@ class _Plan:
                 else:
                     self._without_index.add(root)
             except InputError as error:
-                self.broken.append(Broken(str(root / INDEX_NAME), None, str(error)))
+                self.broken.append(Broken(self.name(root / INDEX_NAME), None, str(error)))
         return self._entries[root]
 
     def _add(self, path: Path) -> None:
+        name = self.name(path)
         if not path.is_file():
-            self.broken.append(Broken(str(path), None, "the index names it, but it is missing"))
+            self.broken.append(Broken(name, None, "the index names it, but it is missing"))
             return
         self.num_bytes += path.stat().st_size
         entries = self._index(path.parent.parent)
         if entries and path not in entries:
-            self._warn(f"{path} is not in the index of its set")
+            self._warn(f"{name} is not in the index of its set")
         try:
-            refs = scan_shard(path)
+            refs = scan_shard(Path(name))
         except InputError as error:
-            reason = str(error).removeprefix(f"shard {path} ")
-            self.broken.append(Broken(str(path), None, reason))
+            reason = str(error).removeprefix(f"shard {name} ")
+            self.broken.append(Broken(name, None, reason))
             refs = []
         else:
             if not refs:
-                self.broken.append(Broken(str(path), None, "it holds no samples"))
+                self.broken.append(Broken(name, None, "it holds no samples"))
             said = entries[path].get("num_samples") if path in entries else len(refs)
             if said != len(refs):
                 reason = f"it has {len(refs)} samples but its index says {said}"
-                self.broken.append(Broken(str(path), None, reason))
+                self.broken.append(Broken(name, None, reason))
         self.num_samples += len(refs)
         if path in entries:
-            self.jobs.append(_Job(str(path), entry=entries[path]))
+            self.jobs.append(_Job(name, entry=entries[path]))
         for first in range(0, len(refs), _SAMPLES_PER_JOB):
-            self.jobs.append(_Job(str(path), tuple(refs[first : first + _SAMPLES_PER_JOB])))
+            self.jobs.append(_Job(name, tuple(refs[first : first + _SAMPLES_PER_JOB])))
+
+
+def _absolute(path: str | Path) -> Path:
+    """Without `..`, and links left as they are: the folder above is the one that is written."""
+    return Path(os.path.abspath(path))
 
 
 def _read_entries(root: Path) -> dict[Path, dict[str, Any]]:
