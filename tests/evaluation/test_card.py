@@ -10,7 +10,6 @@ from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 
 from worldmodel.evaluation.card import (
-    CONCEPTS,
     KNOWS,
     NO_INTERVAL,
     NOT_MEASURED,
@@ -24,6 +23,7 @@ from worldmodel.evaluation.card import (
     verdict,
 )
 from worldmodel.evaluation.card_figure import LOOKS, card_figure
+from worldmodel.evaluation.concepts import CONCEPTS
 
 UNTRAINED = {"mean": 0.52, "std": 0.1, "low": 0.4, "high": 0.6, "num_networks": 10, "biased": False}
 HIDDEN_AND_OPEN = (
