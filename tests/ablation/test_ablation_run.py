@@ -16,9 +16,10 @@ import yaml
 from filelock import FileLock
 from made_up_results import BASE, STUDY, sections, spectrum, write_study
 
-from worldmodel.ablation import figure, run
+from worldmodel.ablation import figure, run, scheduler
 from worldmodel.ablation.figure import write_figures
-from worldmodel.ablation.run import Commands, ablate
+from worldmodel.ablation.run import ablate
+from worldmodel.ablation.scheduler import Commands
 from worldmodel.ablation.study import digest_of, refuse_misfits
 from worldmodel.errors import InputError
 from worldmodel.evaluation.protocol import PROTOCOL
@@ -75,9 +76,9 @@ def write_index(root: Path, seed: int) -> None:
 def place(tmp_path: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     place = Place(tmp_path, checkpoints)
     monkeypatch.setattr(generate, "generate", place.generate)
-    monkeypatch.setattr(run, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.02)
     # A second and half a second each time; the first test has both.
-    monkeypatch.setattr(figure, "write_figures", lambda study, out: [])
+    monkeypatch.setattr(figure, "write_figures", lambda study, out, measured_on: [])
     monkeypatch.setattr(run, "refuse_misfits", lambda variants, file: None)
     return place
 

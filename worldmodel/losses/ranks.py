@@ -165,7 +165,7 @@ class GatheredClips(NamedTuple):
     first: Int[Tensor, ""]
 
 
-def gather_clips(clips: Float[Tensor, "batch *rest"]) -> GatheredClips:
+def gather_clips(clips: Float[Tensor, "batch ..."]) -> GatheredClips:
     """The clips of all ranks; with gradient.
 
     Here an exchange in the backward pass cannot be saved: what another rank's loss says about this
