@@ -12,6 +12,7 @@ from square_world import write_squares
 
 from worldmodel.errors import InputError
 from worldmodel.evaluation import report as room
+from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.probes.stored import read_probes
 from worldmodel.evaluation.report import evaluate, evenly, finite, write_report
 from worldmodel.evaluation.tables import summary_table
@@ -189,6 +190,29 @@ def test_a_set_without_blocks_is_refused_by_name(checkpoint: Path, tmp_path: Pat
 def test_a_folder_without_an_index_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"index\.json"):
         evaluate(checkpoint, tmp_path / "out", tmp_path)
+
+
+def test_shards_that_the_index_does_not_describe_are_named(
+    squares: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "squares"
+    shutil.copytree(squares, root)
+    shard, other = root / "test" / "clips-000000.tar", root / "test" / "clips-000001.tar"
+    content = shard.read_bytes()
+    middle = find_samples(root, "test", "clips")[0].members["mp4"][0]
+    changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    for path, written, reason in (
+        (shard, changed, r"test/clips-000000\.tar has the SHA-256 \w{12}…, not \w{12}…; make or"),
+        (shard, content + bytes(10240), r"test/clips-000000\.tar has \d+ bytes, not \d+;"),
+        (other, content, r"test/clips-000001\.tar is not in it;"),
+    ):
+        path.write_bytes(written)
+        with pytest.raises(InputError, match=rf"is not the set that its index\.json .*: {reason}"):
+            evaluate(checkpoint, tmp_path / "out", root)
+        path.write_bytes(content)
+    shard.rename(other)
+    with pytest.raises(InputError, match=r"test/clips-000000\.tar is missing;"):
+        evaluate(checkpoint, tmp_path / "out", root)
 
 
 def test_videos_shorter_than_the_models_clips_are_refused(

@@ -115,6 +115,50 @@ def index_sha256(root: Path) -> str:
     return file_sha256(path)
 
 
+def check_shards(root: Path, splits: Iterable[str], read: Iterable[Path]) -> None:
+    """Refuse a set whose shards are not those that its index names.
+
+    Names and sizes are compared for all of some splits; what is in them only for the shards that
+    are read anyway, at some GB a second.
+
+    Args:
+        root: folder of the set.
+        splits: whose shards there must be.
+        read: shards whose SHA-256 is compared too.
+
+    Raises:
+        InputError: a shard is missing, is not in the index, or is another one than that.
+    """
+    root, wanted, hashed = Path(root), set(splits), {Path(shard).resolve() for shard in read}
+    named = {
+        str(entry.get("path")): entry
+        for entry in read_index(root)["shards"]
+        if isinstance(entry, dict) and entry.get("split") in wanted
+    }
+    there = {
+        f"{split}/{path.name}"
+        for split in wanted
+        for kind in KINDS
+        for path in (root / split).glob(f"{kind}-*.tar")
+    }
+    for name in sorted(named.keys() | there):
+        path, entry = root / name, named.get(name)
+        reason = None
+        if entry is None:
+            reason = "is not in it"
+        elif name not in there:
+            reason = "is missing"
+        elif (size := path.stat().st_size) != entry.get("bytes"):
+            reason = f"has {size} bytes, not {entry.get('bytes')}"
+        elif path.resolve() in hashed and (found := file_sha256(path)) != entry.get("sha256"):
+            reason = f"has the SHA-256 {found:.12}…, not {entry.get('sha256')!s:.12}…"
+        if reason is not None:
+            raise InputError(
+                f"{root} is not the set that its {INDEX_NAME} describes: {name} {reason}; make or "
+                "copy the set again (`worldmodel verify` names all that differs)"
+            )
+
+
 def left_out_kinds(shards: Iterable[str]) -> list[str]:
     """Kinds of event that none of the sets of some shards shows (`--leave_out`).
 

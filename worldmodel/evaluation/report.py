@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel.data.index import index_sha256, read_index
+from worldmodel.data.index import check_shards, index_sha256, read_index
 from worldmodel.evaluation.card import report_card
 from worldmodel.evaluation.footage import find_samples
 from worldmodel.evaluation.measure import (
@@ -69,7 +69,8 @@ def evaluate(
         The content of `report.json`.
 
     Raises:
-        InputError: no such checkpoint or set, or a set that lacks clips or blocks.
+        InputError: no such checkpoint or set, or a set that lacks clips or blocks or is not the one
+            that its index describes.
     """
     started = time.monotonic()
     model = load_model(checkpoint)
@@ -82,6 +83,10 @@ def evaluate(
         seed,
     )
     found, counts = open_data(root, run.effort)
+    samples = [
+        ref for part in (found.clips, found.blocks) for refs in part.values() for ref in refs
+    ]
+    check_shards(root, (*SPLITS, "ood"), {ref.shard for ref in samples})
     sections, shown = measure(model, found, run)
     meta = describe(model, index, counts) | {"device": str(run.device), "seed": seed}
     report = {"meta": meta | {"seconds": 0.0}, "card": report_card(sections)} | sections
