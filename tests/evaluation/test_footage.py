@@ -1,5 +1,6 @@
 """Reading a set: which frames, in which order, and what belongs to them."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,15 @@ import torch
 from square_world import FRAMES, SIZE, footage
 
 from worldmodel.clips import Truth
-from worldmodel.data.shards import read_members, scan_shard, write_shard
+from worldmodel.data.shards import SampleRef, read_members, scan_shard, write_shard
 from worldmodel.data.truth import decode_truth, encode_truth
 from worldmodel.errors import InputError
 from worldmodel.evaluation.footage import (
     find_samples,
+    is_event,
     mirror,
     mirrored_too,
+    read_block,
     read_footage,
     read_samples,
     sampled_frames,
@@ -96,6 +99,63 @@ def test_a_set_of_an_earlier_version_is_named(squares: Path, tmp_path: Path) -> 
     old = find_samples(tmp_path, "val", "clips")
     with pytest.raises(InputError, match=r"no slab_box, slab_screen: an earlier version"):
         list(read_samples(old, SPEC, blocks=False))
+
+
+def rewritten(ref: SampleRef, folder: Path, **changes: bytes) -> SampleRef:
+    """The same sample with other members, named with _ for a dot, in a shard of its own."""
+    members = read_members(ref)
+    members |= {name.replace("_", "."): content for name, content in changes.items()}
+    kind = "blocks" if ref.is_block else "clips"
+    write_shard(folder / "val" / f"{kind}-000000.tar", [(ref.key, members)])
+    return find_samples(folder, "val", kind)[0]
+
+
+def metadata_without(ref: SampleRef, *names: str, **changes: object) -> bytes:
+    metadata = json.loads(read_members(ref, ["json"])["json"]) | changes
+    return json.dumps({k: v for k, v in metadata.items() if k not in names}).encode()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"mp4": b"no video"}, r"video cannot be decoded"),
+        ({"state_npz": b"no arrays"}, r"state\.npz is no archive of plain arrays"),
+    ],
+)
+def test_a_broken_clip_is_named_with_its_shard(
+    squares: Path, tmp_path: Path, broken: dict[str, bytes], message: str
+) -> None:
+    ref = rewritten(find_samples(squares, "val", "clips")[3], tmp_path, **broken)
+    with pytest.raises(
+        InputError, match=rf"^sample val-000003 of .*-000000\.tar cannot.*{message}"
+    ):
+        read_footage(ref, SPEC)
+
+
+def test_a_clip_shorter_than_it_says_is_named_with_its_shard(squares: Path, tmp_path: Path) -> None:
+    ref = find_samples(squares, "val", "clips")[3]
+    ref = rewritten(ref, tmp_path, json=metadata_without(ref, num_frames=40))
+    longer = replace(SPEC, num_frames=20)
+    with pytest.raises(InputError, match=r"^sample val-000003 of .*tar cannot be read: .* 0 to 15"):
+        read_footage(ref, longer)
+
+
+def test_a_block_that_does_not_say_what_happens_is_named(squares: Path, tmp_path: Path) -> None:
+    ref = find_samples(squares, "val", "blocks")[0]
+    for missing in ("kind", "hidden_windows"):
+        bare = rewritten(ref, tmp_path, json=metadata_without(ref, missing))
+        with pytest.raises(InputError, match=rf"metadata of sample .* of .*tar has no {missing}"):
+            read_block(bare, SPEC)
+    bare = rewritten(ref, tmp_path, json=metadata_without(ref, "splice_frames", hidden_windows=[]))
+    with pytest.raises(InputError, match=r"has no splice_frames, which evaluation needs; make"):
+        read_block(bare, SPEC)
+
+
+def test_a_clip_without_a_kind_is_a_free_scene(squares: Path, tmp_path: Path) -> None:
+    ref = find_samples(squares, "val", "clips")[0]
+    assert is_event(read_footage(ref, SPEC).metadata)
+    bare = rewritten(ref, tmp_path, json=metadata_without(ref, "kind"))
+    assert not is_event(read_footage(bare, SPEC).metadata)
 
 
 def test_mirror_moves_the_square_and_its_truth_alike() -> None:

@@ -1,6 +1,7 @@
 """Clips and blocks of the physics world with their truth, in the order of their keys."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,43 @@ def find_samples(root: Path, split: str, kind: str) -> list[SampleRef]:
     return sorted(refs, key=lambda ref: ref.key)
 
 
+def block_metadata(ref: SampleRef) -> dict[str, Any]:
+    """A block's metadata, with its kind and the frames where something is hidden or changes.
+
+    Raises:
+        InputError: one of these is missing.
+    """
+    metadata = read_metadata(ref)
+    needed = ["kind", "hidden_windows"]
+    needed += ["splice_frames"] * (not metadata.get("hidden_windows"))
+    _demand(metadata, needed, f"sample {ref.key} of {ref.shard}")
+    return metadata
+
+
+def _demand(metadata: dict[str, Any], names: Sequence[str], sample: str) -> None:
+    if missing := [name for name in names if name not in metadata]:
+        raise InputError(
+            f"the metadata of {sample} has no {', '.join(missing)}, which evaluation needs; "
+            "make the set with `worldmodel generate`"
+        )
+
+
+@contextmanager
+def _named(ref: SampleRef) -> Iterator[None]:
+    """Errors about a sample's content say which one it is."""
+    try:
+        yield
+    except (InputError, IndexError) as error:  # an index: fewer frames than its metadata says
+        raise InputError(f"sample {ref.key} of {ref.shard} cannot be read: {error}") from error
+
+
 def sampled_frames(metadata: dict[str, Any], clip: ClipSpec, key: str) -> tuple[range, int]:
     """Source frames of a clip that starts with its video, and the frame stride.
 
     Raises:
-        InputError: the video is shorter than a clip.
+        InputError: the video is shorter than a clip, or its length or rate is not known.
     """
+    _demand(metadata, ("fps", "num_frames"), key)
     stride = frame_stride_for(float(metadata["fps"]), clip.fps)
     needed = (clip.num_frames - 1) * stride + 1
     if metadata["num_frames"] < needed:
@@ -149,11 +181,16 @@ def _read_world(
 
 
 def read_footage(ref: SampleRef, clip: ClipSpec) -> Footage:
-    """Decode one clip sample."""
+    """Decode one clip sample.
+
+    Raises:
+        InputError: it is damaged, lacks something, or is shorter than a clip; it is named.
+    """
     metadata = read_metadata(ref)
     indices, stride = sampled_frames(metadata, clip, ref.key)
     members = read_members(ref, ("mp4", *TRUTH_MEMBERS))
-    frames, truth = _read_world(members, "", indices, clip.size)
+    with _named(ref):
+        frames, truth = _read_world(members, "", indices, clip.size)
     return Footage(ref.key, frames, truth, metadata, stride)
 
 
@@ -164,12 +201,16 @@ def read_block(ref: SampleRef, clip: ClipSpec, maps: bool = True) -> Block:
         ref: where it lies.
         clip: frames, rate and size of the clip.
         maps: False leaves depth and ids of its truth unread, all zero.
+
+    Raises:
+        InputError: as `read_footage`.
     """
-    metadata = read_metadata(ref)
+    metadata = block_metadata(ref)
     indices, stride = sampled_frames(metadata, clip, ref.key)
     names = [f"{world}.{name}" for world in "ab" for name in ("mp4", *TRUTH_MEMBERS)]
     members = read_members(ref, names)
-    worlds = [_read_world(members, f"{world}.", indices, clip.size, maps) for world in "ab"]
+    with _named(ref):
+        worlds = [_read_world(members, f"{world}.", indices, clip.size, maps) for world in "ab"]
     # In open view nothing is hidden, and worlds change in one frame.
     edges = metadata["hidden_windows"] or [[frame] * 2 for frame in metadata["splice_frames"]]
     windows = tuple((-(-start // stride), -(-stop // stride)) for start, stop in edges)
@@ -193,7 +234,7 @@ def read_samples(refs: Iterable[SampleRef], clip: ClipSpec, blocks: bool) -> Ite
 
 def is_event(metadata: dict[str, Any]) -> bool:
     """Whether a clip follows one object through an event; free scenes do not."""
-    return metadata["kind"] != "free"
+    return metadata.get("kind", "free") != "free"
 
 
 def mirror(clip: Footage) -> Footage:

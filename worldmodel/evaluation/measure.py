@@ -18,6 +18,7 @@ from worldmodel.evaluation.collapse import EffectiveRank
 from worldmodel.evaluation.footage import (
     Block,
     Footage,
+    block_metadata,
     is_event,
     mirrored_too,
     read_block,
@@ -179,7 +180,7 @@ def choose_blocks(refs: Sequence[SampleRef], effort: Effort) -> list[SampleRef]:
     """The blocks of the kinds that are asked for."""
     if effort.kinds is None:
         return list(refs)
-    return [ref for ref in refs if read_metadata(ref)["kind"] in effort.kinds]
+    return [ref for ref in refs if block_metadata(ref)["kind"] in effort.kinds]
 
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:

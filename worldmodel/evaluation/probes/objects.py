@@ -78,7 +78,7 @@ def track_of(truth: Truth) -> Track:
 def behind_screen(clip: Footage) -> np.ndarray:
     """`(T,)`: the object of a clip is, or where it does not exist would be, behind the screen."""
     behind = np.zeros(len(clip.frames), dtype=bool)
-    if clip.metadata["kind"] in PERMANENCE_KINDS and "hidden_frames" in clip.metadata:
+    if clip.metadata.get("kind") in PERMANENCE_KINDS and "hidden_frames" in clip.metadata:
         start, stop = clip.metadata["hidden_frames"]
         source = np.arange(len(clip.frames)) * clip.frame_stride
         behind = (source >= start) & (source < stop)

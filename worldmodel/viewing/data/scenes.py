@@ -8,7 +8,14 @@ import numpy as np
 from worldmodel.data.shards import SampleRef, read_metadata
 from worldmodel.errors import InputError
 from worldmodel.evaluation.figures import BLUE, GREEN, ORANGE, RED, SKY
-from worldmodel.evaluation.footage import Block, Footage, find_samples, read_block, read_footage
+from worldmodel.evaluation.footage import (
+    Block,
+    Footage,
+    block_metadata,
+    find_samples,
+    read_block,
+    read_footage,
+)
 from worldmodel.evaluation.surprise.splices import frame_sources
 from worldmodel.models.checkpoint import ClipSpec
 from worldmodel.world.forms import CATEGORIES
@@ -56,7 +63,7 @@ def first_block(root: Path, kind: str, clip: ClipSpec) -> Block:
         InputError: there is none.
     """
     for ref in find_samples(root, "test", "blocks"):
-        if read_metadata(ref)["kind"] == kind:
+        if block_metadata(ref)["kind"] == kind:
             return read_block(ref, clip)
     raise InputError(f"{root} has no {kind} among its test blocks; `make data` makes some")
 
