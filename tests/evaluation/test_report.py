@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,22 @@ def test_videos_shorter_than_the_models_clips_are_refused(
     monkeypatch.setattr(room, "load_model", lambda path: loaded)
     with pytest.raises(InputError, match=r"clips of 32 frames at 8 fps.*has 16"):
         evaluate(checkpoint, tmp_path, squares)
+
+
+def test_what_would_fail_after_all_was_measured_fails_before(
+    squares: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "measure", lambda *_: pytest.fail("it has been measured"))
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=rf"cannot write to {out}: "):
+            evaluate(checkpoint, out, squares)
+    loaded = room.load_model(checkpoint)
+    longer = replace(loaded, clip=replace(loaded.clip, num_frames=32))
+    monkeypatch.setattr(room, "load_model", lambda path: longer if path == "long" else loaded)
+    with pytest.raises(InputError, match=r"long cannot be measured beside: .*32 frames .* has 16"):
+        evaluate(checkpoint, tmp_path / "out", squares, beside=["long"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_default_set_is_generated_where_it_is_missing(

@@ -44,7 +44,7 @@ from worldmodel.data.journal import (
 from worldmodel.data.pieces import MIN_FRAMES, cut_video
 from worldmodel.data.quarantine import printable
 from worldmodel.data.remux import keep_video
-from worldmodel.data.shards import SPLITS, scan_shard, write_shard
+from worldmodel.data.shards import SPLITS, make_folder, scan_shard, write_shard
 from worldmodel.data.sources import find_sources
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
@@ -360,13 +360,7 @@ def _check_named(path: Path) -> None:
 
 def _check_out(out: Path) -> None:
     """Make the folder, and refuse to write among the shards of something else."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+    make_folder(out)
     index = out / INDEX_NAME
     if not index.exists() and not (out / STAGING_NAME).exists() and any(out.glob("*/*.tar")):
         raise InputError(

@@ -382,6 +382,21 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def make_folder(out: Path) -> None:
+    """Make a folder where it is missing, and see that it can be written to, before long work.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
 def written_whole(path: Path, what: str) -> Iterator[BinaryIO]:
     """A file that takes its name when all of it has been written and lies on the disk.

@@ -9,7 +9,7 @@ so batch size, workers and processes never change a number.
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 import torch
 
 from worldmodel.data.index import check_shards, index_sha256, read_index
+from worldmodel.data.shards import SampleRef, make_folder, read_metadata
+from worldmodel.errors import InputError
 from worldmodel.evaluation.card import report_card
-from worldmodel.evaluation.footage import find_samples
+from worldmodel.evaluation.footage import find_samples, sampled_frames
 from worldmodel.evaluation.measure import (
     Data,
     Effort,
@@ -34,7 +36,7 @@ from worldmodel.evaluation.pictures import write_pictures
 from worldmodel.evaluation.probes.stored import write_probes
 from worldmodel.evaluation.provenance import describe, describe_model
 from worldmodel.evaluation.tables import markdown
-from worldmodel.models.checkpoint import load_model
+from worldmodel.models.checkpoint import ClipSpec, load_model
 from worldmodel.models.hub_files import PROBES
 
 DEFAULT_DATA = Path("data/physics")
@@ -69,8 +71,9 @@ def evaluate(
         The content of `report.json`.
 
     Raises:
-        InputError: no such checkpoint or set, or a set that lacks clips or blocks or is not the one
-            that its index describes.
+        InputError: no such checkpoint or set, a set that lacks clips or blocks, whose videos are
+            too short or which is not the one that its index describes, or a folder that cannot be
+            written to; said before anything is measured.
     """
     started = time.monotonic()
     model = load_model(checkpoint)
@@ -87,6 +90,9 @@ def evaluate(
         ref for part in (found.clips, found.blocks) for refs in part.values() for ref in refs
     ]
     check_shards(root, (*SPLITS, "ood"), {ref.shard for ref in samples})
+    for name, other in others.items():  # each is measured after the one before
+        check_lengths(samples, other.clip, name)
+    make_folder(out)
     sections, shown = measure(model, found, run)
     meta = describe(model, index, counts) | {"device": str(run.device), "seed": seed}
     report = {"meta": meta | {"seconds": 0.0}, "card": report_card(sections)} | sections
@@ -95,7 +101,6 @@ def evaluate(
         report.setdefault("beside", {})[name] = {"meta": describe_model(other)} | theirs
     # A run's checkpoints lie in a folder of their own, beside its metrics.
     csv = metrics if metrics is not None else model.file.parent.parent / "metrics.csv"
-    out.mkdir(parents=True, exist_ok=True)
     write_pictures(out / "figures", report, shown, csv)
     write_clips(out, report["meta"], found.blocks["test"], model.clip, shown)
     if shown.probes is not None:
@@ -114,6 +119,24 @@ def names_of(paths: Sequence[str | Path]) -> dict[str, str | Path]:
         name = "-".join(parts[-3:])
         named[name if name not in named else f"{name}-{len(named)}"] = path
     return named
+
+
+def check_lengths(refs: Iterable[SampleRef], clip: ClipSpec, name: str) -> None:
+    """Refuse a model that sees longer clips than a set has.
+
+    Args:
+        refs: what it shall be measured on.
+        clip: what it sees.
+        name: of the model.
+
+    Raises:
+        InputError: one is too short.
+    """
+    for ref in refs:
+        try:
+            sampled_frames(read_metadata(ref), clip, ref.key)
+        except InputError as error:
+            raise InputError(f"{name} cannot be measured beside: {error}") from error
 
 
 def open_data(root: Path, effort: Effort) -> tuple[Data, dict[str, int]]:
