@@ -71,7 +71,7 @@ def percentile_interval(resampled: np.ndarray | Sequence[float], num_groups: int
 
     The spread of resamples is too small by `sqrt((n - 1) / n)`, and Student's t reaches farther
     than the normal distribution: the expanded percentile interval (Hesterberg 2015, The American
-    Statistician 69, section 3.5). Of 10 groups it is a fifth wider, of 100 a hundredth.
+    Statistician 69, section 3.5). Of 10 groups it is a fifth wider, of 100 a fiftieth.
 
     Args:
         resampled: the score in each resample.
