@@ -20,7 +20,7 @@ def test_every_second_frame_is_asked_and_slow_levels_at_every_step() -> None:
 
 
 def test_things_are_asked_where_a_step_of_every_level_ends() -> None:
-    for spans in ([1], [2], [1, 2, 4], [1, 3], [1, 2, 6]):
+    for spans in ([1], [2], [5], [1, 2, 4], [1, 3], [1, 5], [1, 3, 9], [1, 7], [1, 2, 6]):
         frames = thing_frames(36, spans)
         assert len(frames)
         assert all(np.isin(frames, step_ends(36, span)).all() for span in spans), spans

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 import torch
@@ -30,8 +31,10 @@ def step_ends(num_frames: int, span: int, every: int = ASK_EVERY_FRAMES) -> np.n
 
 
 def thing_frames(num_frames: int, spans: Sequence[int]) -> np.ndarray:
-    """Frames at which things and the camera are asked: a step of every level ends there."""
-    every = -(-ASK_THINGS_EVERY_FRAMES // spans[-1]) * spans[-1]
+    """Frames at which things and the camera are asked: an asked step of every level ends there."""
+    # Of a span of 1 every second step is asked: beside a span of 5, frames are those of both.
+    shared = lcm(*(max(1, ASK_EVERY_FRAMES // span) * span for span in spans))
+    every = -(-ASK_THINGS_EVERY_FRAMES // shared) * shared
     return np.arange(every - 1, num_frames, every)
 
 
