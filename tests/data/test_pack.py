@@ -1,12 +1,15 @@
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -158,15 +161,74 @@ def test_pack__names_what_cannot_be_used(videos: Path, tmp_path: Path) -> None:
 
 
 def test_pack__replaces_its_own_set_and_no_other(videos: Path, tmp_path: Path) -> None:
-    pack([str(videos)], tmp_path, size=32, processes=1)
+    pack([str(videos)], tmp_path, size=16, processes=1)
     pack([str(videos / "wide.mp4")], tmp_path, size=16, processes=1)
-    assert [read_metadata(ref)["height"] for ref in refs_of(tmp_path)] == [16]
+    assert [ref.key for ref in refs_of(tmp_path)] == ["wide-0000"]
     shards = sorted(tmp_path.rglob("*.tar"))
     for arguments in ('{"num_clips": 9}', "{}", "null"):
         (tmp_path / "index.json").write_text(f'{{"arguments": {arguments}}}')
         with pytest.raises(InputError, match="was not made by pack; choose another folder"):
             pack([str(videos / "wide.mp4")], tmp_path, size=16, processes=1)
     assert sorted(tmp_path.rglob("*.tar")) == shards
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 32}, "a set made with size 16, but now asked for with size 32; choose another"),
+        ({"keep": True}, "size 16, keep False, but now asked for with size None, keep True; ch"),
+        ({"scene_cuts": False}, "made with scene_cuts True, but now asked for with scene_cuts Fal"),
+    ],
+)
+def test_pack__a_set_with_other_options_is_not_replaced(
+    videos: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    given = [str(videos / "wide.mp4")]
+    pack(given, tmp_path, size=16, processes=1)
+    before = hashes(tmp_path)
+    with pytest.raises(InputError, match=message):
+        pack(given, tmp_path, **{"size": 16, "processes": 1, **options})
+    assert hashes(tmp_path) == before
+
+
+def test_pack__a_video_that_was_changed_is_packed_again_though_its_size_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, out = tmp_path / "v.mp4", tmp_path / "out"
+    one, other = (encode_video(waves(20, 24, 24, phase=phase), 10.0) for phase in (0.0, 9.0))
+    size = max(len(one), len(other)) + 8
+    # A box that players pass over.
+    one, other = (
+        each + struct.pack(">I4s", size - len(each), b"free").ljust(size - len(each), b"\0")
+        for each in (one, other)
+    )
+    video.write_bytes(one)
+    pack([str(video)], out, size=16, processes=1)
+    packed_ns = (out / "index.json").stat().st_mtime_ns
+    video.write_bytes(other)
+    os.utime(video, ns=(packed_ns + 1, packed_ns + 1))
+    capsys.readouterr()
+    pack([str(video)], out, size=16, processes=1)
+    assert f"v.mp4 has changed since {out} was packed" in capsys.readouterr().out
+    pack([str(video)], tmp_path / "whole", size=16, processes=1)
+    assert hashes(out) == hashes(tmp_path / "whole")
+    in_an_hour = time.time_ns() + 3600 * 10**9
+    for mtime_ns in (packed_ns, in_an_hour):
+        os.utime(video, ns=(mtime_ns, mtime_ns))
+        pack([str(video)], out, size=16, processes=1)
+        assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", ["7", "{}", '{"path": 7, "bytes": 7}', '{"path": "a/b.tar"}'])
+def test_pack__an_index_that_does_not_name_its_shards_is_named(
+    videos: Path, tmp_path: Path, entry: str
+) -> None:
+    given = [str(videos / "wide.mp4")]
+    pack(given, tmp_path, size=16, processes=1)
+    index = read_index(tmp_path) | {"shards": [json.loads(entry)]}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"for a shard it has .*, with no path or no bytes; copy"):
+        pack(given, tmp_path, size=16, processes=1)
 
 
 def test_pack__shards_of_others_are_left_alone(videos: Path, tmp_path: Path) -> None:
@@ -381,28 +443,28 @@ def test_pack__killed_at_any_moment_it_goes_on_to_the_same_bytes(
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as forks:
 
-        def run(out: Path, size: int, kill_at: int = 0) -> int:
-            forks.stdin.write(f"{many} {out} {size} {kill_at} {out}.log\n")
+        def run(out: Path, kill_at: int = 0, videos: Path = many) -> int:
+            forks.stdin.write(f"{videos} {out} 32 {kill_at} {out}.log\n")
             forks.stdin.flush()
             while not (line := forks.stdout.readline()).startswith("ended"):
                 assert line, "the forking process has died"
             return int(line.split()[1])
 
-        assert run(tmp_path / "earlier", 16) == run(tmp_path / "whole", 32) == 0
+        assert run(tmp_path / "earlier", videos=many / "?.mp4") == run(tmp_path / "whole") == 0
         wanted = hashes(tmp_path / "whole")
         for kill_at in range(1, 100):
             out = tmp_path / f"killed-{kill_at}"
             log = Path(f"{out}.log")
             shutil.copytree(tmp_path / "earlier", out)
             log.touch()
-            code = run(out, 32, kill_at)
+            code = run(out, kill_at)
             assert index_tells_the_truth(out)
             if code == 0:
                 break
             assert code == -signal.SIGKILL
             finished = len(list(out.glob(f"{STAGING_NAME}/videos/*.json")))
             begun = len(log.read_text().split())
-            assert run(out, 32) == 0
+            assert run(out) == 0
             assert hashes(out) == wanted, kill_at
             again = len(log.read_text().split()) - begun
             assert again == (0 if begun == 5 and not finished else 5 - finished)
@@ -457,7 +519,7 @@ def test_pack__two_at_once_into_one_folder_are_refused(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(source: Source, folder: Path, size: int, scene_cuts: bool) -> Packed:
-        with pytest.raises(InputError, match="is being packed into by another process"):
+        with pytest.raises(InputError, match="another process writes a set into"):
             pack([str(many)], tmp_path / "out", size=32, processes=1)
         return cut_video(source, folder, size, scene_cuts)
 

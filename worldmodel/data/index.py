@@ -91,7 +91,10 @@ def read_index(root: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; {root} is not a finished set") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+        raise InputError(
+            f"{path} cannot be read as JSON: {error}; copy it again, or remove the set and "
+            "make it anew"
+        ) from error
     version = index.get("format_version") if isinstance(index, dict) else None
     if not isinstance(version, int) or not isinstance(index.get("shards"), list):
         raise InputError(f"{path} is no index of a set: no format_version or no shards in it")
@@ -101,6 +104,25 @@ def read_index(root: Path) -> dict[str, Any]:
             "update the program"
         )
     return index
+
+
+def has_all_shards(root: Path, index: Mapping[str, Any]) -> bool:
+    """Whether each shard that a set's index names is there, of the size that it says.
+
+    Raises:
+        InputError: the index does not say of each shard what it is called and how large it is.
+    """
+    places = []
+    for entry in index["shards"]:
+        known = entry if isinstance(entry, dict) else {}
+        name, size = known.get("path"), known.get("bytes")
+        if not isinstance(name, str) or not isinstance(size, int):
+            raise InputError(
+                f"{root / INDEX_NAME} is no index of a set: for a shard it has {str(entry)[:100]}, "
+                "with no path or no bytes; copy it again, or remove the set and make it anew"
+            )
+        places.append((root / name, size))
+    return all(path.is_file() and path.stat().st_size == size for path, size in places)
 
 
 def index_sha256(root: Path) -> str:

@@ -116,6 +116,32 @@ class Record:
         )
 
 
+@contextlib.contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Refuse to write a set where another process does; gives way when that has ended, or died.
+
+    Raises:
+        InputError: another process writes there, or the folder cannot be opened.
+    """
+    try:
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise InputError(
+            f"another process writes a set into {out}; wait for it, or choose another folder"
+        ) from error
+    except OSError:
+        pass  # some network file systems have no locks; it is a courtesy
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 class Journal:
     """The staging folder of one packing.
 
@@ -127,25 +153,6 @@ class Journal:
         self.out = out
         self.root = out / STAGING_NAME
         self._videos = self.root / "videos"
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Refuse to work where another process does; gives way when that has ended, or died."""
-        handle = os.open(self.out, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise InputError(
-                f"{self.out} is being packed into by another process; wait for it, or choose "
-                "another folder"
-            ) from error
-        except OSError:
-            pass  # some network file systems have no locks; it is a courtesy
-        try:
-            yield
-        finally:
-            os.close(handle)
 
     def begin(self, arguments: Mapping[str, Any], sources: Sequence[Source]) -> None:
         """Go on with an earlier run that was cut short, or begin anew.
@@ -264,17 +271,27 @@ def sources_sha256(sources: Sequence[Source], with_times: bool = False) -> str:
 
 
 def refuse_other_arguments(
-    out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], hint: str
+    out: Path,
+    found: object,
+    wanted: Mapping[str, Any],
+    hint: str = "choose another folder or remove that one",
 ) -> None:
-    """Refuse to continue what was begun otherwise.
+    """Refuse to continue, or to replace, what was made otherwise.
+
+    Args:
+        out: the set's folder.
+        found: the arguments it was made with, as a file says.
+        wanted: those that were given now.
+        hint: what to do.
 
     Raises:
         InputError: it says what differs, and the hint.
     """
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    known = found if isinstance(found, Mapping) else {}
+    differing = [name for name in wanted if known.get(name) != wanted[name]]
     if differing:
         named = differing[:MAX_NAMED]
-        was = ", ".join(f"{name} {found.get(name, 'unknown')}" for name in named)
+        was = ", ".join(f"{name} {known.get(name, 'unknown')}" for name in named)
         now = ", ".join(f"{name} {wanted[name]}" for name in named)
         more = f" (and {len(differing) - MAX_NAMED} more)" if len(differing) > MAX_NAMED else ""
         raise InputError(

@@ -18,6 +18,7 @@ same arguments it goes on, and the bytes are those of one that was never stopped
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +29,7 @@ from tqdm import tqdm
 
 from worldmodel.data import sampling
 from worldmodel.data.engine import Crashed, Engine, run_jobs
-from worldmodel.data.index import INDEX_NAME, read_index, write_index
+from worldmodel.data.index import INDEX_NAME, has_all_shards, read_index, write_index
 from worldmodel.data.journal import (
     STAGING_NAME,
     Journal,
@@ -38,6 +39,8 @@ from worldmodel.data.journal import (
     Source,
     read_json,
     record_video,
+    refuse_other_arguments,
+    sole_writer,
     sources_sha256,
     write_json,
 )
@@ -89,11 +92,13 @@ def pack(
     """Pack videos into `out/train/` and, 5 % of the pieces by key, `out/val/`.
 
     The result depends on the videos, `size`, `keep` and `scene_cuts` alone, not on the engine, the
-    number of processes or interruptions. Where it is there already, nothing is done.
+    number of processes or interruptions. Where it is there already, nothing is done. Where it is of
+    other videos, or some were changed after it was packed, it is packed again.
 
     Args:
         videos: folders (searched to the bottom), files or globs.
-        out: the set's folder; shards of an earlier packing in it are replaced at the very end.
+        out: the set's folder; shards of other videos in it, packed with the same options, are
+            replaced at the very end.
         size: pixels of the short side; of no effect with `keep`.
         processes: how many videos to work on at once; one per core by default. With 1 that is this
             process, which a decoder that crashes takes along; else only its own is lost.
@@ -107,8 +112,9 @@ def pack(
 
     Raises:
         InputError: a folder is missing or empty, a file named by itself is no video, nothing at
-            all could be packed, `out` cannot be written or holds another kind of set, or a packing
-            with other arguments was interrupted there.
+            all could be packed, `out` cannot be written or holds another kind of set or one packed
+            with other options, a packing with others was interrupted there, or another process is
+            at work there.
     """
     if size < 16 or size % 2:
         raise InputError(f"size must be an even number of at least 16 pixels, got {size}")
@@ -146,11 +152,17 @@ def _pack(
     """Pack what is not packed yet."""
     journal = Journal(out.resolve())
     whole = {**arguments, "sources_sha256": sources_sha256(sources)}
-    with journal.lock():
+    with sole_writer(out):
         _place(journal)  # of a run that was killed while it did so
-        if _is_complete(out, whole):
-            print(f"{out} is complete: nothing to do")
-            return _summary_of(out)
+        if (out / INDEX_NAME).is_file():
+            index = read_index(out)
+            refuse_other_arguments(out, index.get("arguments"), arguments)
+            if index["arguments"] == whole and has_all_shards(out, index):
+                changed = _changed_since_packed(out, sources)
+                if not changed:
+                    print(f"{out} is complete: nothing to do")
+                    return _summary_of(out)
+                print(f"{changed[0]} has changed since {out} was packed: it is packed again")
         journal.begin(arguments, sources)
         summary = PackSummary()
         splits = _Splits(journal)
@@ -324,15 +336,14 @@ def _place(journal: Journal) -> None:
     journal.remove()
 
 
-def _is_complete(out: Path, arguments: Mapping[str, Any]) -> bool:
-    """Whether the set of just these videos and arguments is there, as its index says."""
-    if not (out / INDEX_NAME).is_file():
-        return False
-    index = read_index(out)
-    places = [(out / shard["path"], shard["bytes"]) for shard in index["shards"]]
-    return index.get("arguments") == arguments and all(
-        path.is_file() and path.stat().st_size == size for path, size in places
-    )
+def _changed_since_packed(out: Path, sources: Sequence[Source]) -> list[str]:
+    """Names of the videos that were changed after the set's index was written.
+
+    The index knows names and sizes only, since equal videos must give an equal index. A time in
+    the future says nothing.
+    """
+    packed_ns, now_ns = (out / INDEX_NAME).stat().st_mtime_ns, time.time_ns()
+    return [source.name for source in sources if packed_ns < source.mtime_ns <= now_ns]
 
 
 def _summary_of(out: Path) -> PackSummary:
@@ -342,7 +353,7 @@ def _summary_of(out: Path) -> PackSummary:
     videos: set[str] = set()
     for shard in index["shards"]:
         keys = [ref.key for ref in scan_shard(out / shard["path"])]
-        if shard["split"] == "val":
+        if Path(shard["path"]).parent.name == "val":
             summary.num_val_samples += len(keys)
         else:
             summary.num_samples += len(keys)
