@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from worldmodel.data.index import read_index
-from worldmodel.data.shards import read_members, read_metadata, scan_shard
+from worldmodel.data.shards import read_members, read_metadata, scan_shard, write_shard
 from worldmodel.data.truth import decode_truth
 from worldmodel.data.video import open_video
 from worldmodel.errors import InputError
@@ -145,6 +145,40 @@ def test_other_arguments_are_refused(world, tmp_path):
     (unfinished / UNFINISHED_NAME).write_text(json.dumps({"num_clips": 7}))
     with pytest.raises(InputError, match="num_clips 7"):
         generate(unfinished, **ARGUMENTS)
+
+
+def test_two_at_once_into_one_folder_are_refused(tmp_path, monkeypatch):
+    from worldmodel.world import generate as module
+
+    def twice(path, members):
+        with pytest.raises(InputError, match=r"another process writes a set into .*out; wait for"):
+            generate(tmp_path / "out", **ARGUMENTS, processes=1)
+        return write_shard(path, members)
+
+    monkeypatch.setattr(module, "make_sample", lambda task: {"json": b'{"rejected": {}}'})
+    monkeypatch.setattr(module, "write_shard", twice)
+    generate(tmp_path / "out", **ARGUMENTS, processes=1)
+    generate(tmp_path / "out", **ARGUMENTS, processes=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("index.json", "{", "index.json cannot be read as JSON: .*; copy it again, or remove"),
+        ("index.json", "7", "index.json is no index of a set"),
+        ("index.json", {"arguments": 7}, "made with source unknown, .*choose another folder"),
+        ("index.json", {"shards": [7]}, "for a shard it has 7, with no path or no bytes; copy"),
+        ("index.json", {"shards": [{"path": 7}]}, "for a shard it has {'path': 7}, with no path"),
+        (UNFINISHED_NAME, "{", "unfinished.json, of an unfinished run, cannot be read .*; choose"),
+        (UNFINISHED_NAME, "[]", "made with source unknown, .*choose another folder"),
+    ],
+)
+def test_an_index_or_note_that_is_none_is_named(world, tmp_path, name, text, message):
+    if isinstance(text, dict):
+        text = json.dumps(read_index(world) | text)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        generate(tmp_path, **ARGUMENTS)
 
 
 def test_shards_of_others_are_left_alone(tmp_path):

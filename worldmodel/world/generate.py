@@ -19,8 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from worldmodel.data.engine import Crashed, Engine, run_jobs
-from worldmodel.data.index import INDEX_NAME, read_index, write_index
-from worldmodel.data.journal import refuse_other_arguments
+from worldmodel.data.index import INDEX_NAME, has_all_shards, read_index, write_index
+from worldmodel.data.journal import refuse_other_arguments, sole_writer
 from worldmodel.data.shards import SPLITS, read_metadata, scan_shard, write_shard
 from worldmodel.errors import InputError
 from worldmodel.world.open_blocks import KINDS
@@ -75,7 +75,7 @@ def generate(
 
     Raises:
         InputError: an argument is out of range, `out` cannot be written to, or holds a set that
-            was made with other arguments.
+            was made with other arguments, or another process is at work there.
     """
     out = Path(out)
     arguments = {
@@ -93,15 +93,20 @@ def generate(
         raise InputError(
             f"leave_out knows no kind {', '.join(unknown)}; the kinds are {', '.join(KINDS)}"
         )
-    if _is_finished(out, arguments):
-        print(f"{out} is complete: nothing to do")
-        return
-    _begin(out, arguments)
     plans = plan_shards(out, num_clips, num_blocks, size, seed, mix, tuple(leave_out))
-    missing = [plan for plan in plans if not plan.path.exists()]
-    _write_shards(plans, missing, engine, processes)
-    write_index(out, arguments)
-    (out / UNFINISHED_NAME).unlink()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    with sole_writer(out):
+        if _is_finished(out, arguments):
+            print(f"{out} is complete: nothing to do")
+            return
+        _begin(out, arguments)
+        missing = [plan for plan in plans if not plan.path.exists()]
+        _write_shards(plans, missing, engine, processes)
+        write_index(out, arguments)
+        (out / UNFINISHED_NAME).unlink()
     print(_rejections(plans))
 
 
@@ -173,37 +178,43 @@ def _is_finished(out: Path, arguments: dict[str, Any]) -> bool:
     if not (out / INDEX_NAME).is_file():
         return False
     index = read_index(out)
-    _refuse_other_arguments(out, index.get("arguments", {}), arguments)
-    places = [(out / shard["path"], shard["bytes"]) for shard in index["shards"]]
-    return all(path.is_file() and path.stat().st_size == size for path, size in places)
+    refuse_other_arguments(out, index.get("arguments"), arguments)
+    return has_all_shards(out, index)
 
 
 def _begin(out: Path, arguments: dict[str, Any]) -> None:
     """Note what is being made, or refuse to mix it with something else."""
     note = out / UNFINISHED_NAME
+    if note.is_file():
+        refuse_other_arguments(out, _read_note(note), arguments)
+    elif not (out / INDEX_NAME).is_file() and any(out.glob("*/*.tar")):
+        raise InputError(
+            f"{out} holds shards that this command did not make (no {INDEX_NAME}); "
+            "choose another folder"
+        )
     try:
-        if note.is_file():
-            _refuse_other_arguments(out, json.loads(note.read_text()), arguments)
-        elif not (out / INDEX_NAME).is_file() and any(out.glob("*/*.tar")):
-            raise InputError(
-                f"{out} holds shards that this command did not make (no {INDEX_NAME}); "
-                "choose another folder"
-            )
-        out.mkdir(parents=True, exist_ok=True)
         partial = note.with_name(f"{note.name}.part")
         partial.write_text(json.dumps(arguments, sort_keys=True) + "\n")
         os.replace(partial, note)
         # Of a run that was killed while it wrote.
         for leftover in [*out.glob("*.part"), *out.glob("*/*.part")]:
             leftover.unlink()
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot write to {out}: {error}; choose another folder") from error
+    except OSError as error:
+        raise _cannot_write(out, error) from error
 
 
-def _refuse_other_arguments(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    refuse_other_arguments(out, found, wanted, "choose another folder or remove that one")
+def _read_note(note: Path) -> object:
+    try:
+        return json.loads(note.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{note}, of an unfinished run, cannot be read ({error}); choose another folder or "
+            "remove that one"
+        ) from error
+
+
+def _cannot_write(out: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write to {out}: {error}; choose another folder")
 
 
 def _write_shards(
