@@ -301,8 +301,27 @@ def bench_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def check_writable(path: Path) -> None:
+    """Find out whether a file can be written, before minutes are spent on what goes into it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        is_new = not path.exists()
+        path.open("a").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; name a file in a folder that is there"
+        ) from error
+
+
 def bench(config: Namespace) -> None:
     """Run `bench`."""
+    if config.out is not None:
+        check_writable(Path(config.out))
     if config.what == "loader":
         from worldmodel.data.bench import LoaderBench, bench_loader, bench_table
 

@@ -59,5 +59,24 @@ def test_the_command_writes_its_figures(tmp_path, monkeypatch, capsys) -> None:
     assert json.loads(out.read_text())["num_clips"] == 6
     assert "| 64 | 10.00 |" in capsys.readouterr().out
     assert main(["bench", "nothing"]) == 2
-    assert main(["bench", "generate", "--out", str(tmp_path / "no" / "such.json")]) == 2
+
+
+@pytest.mark.parametrize("name", ["no/such.json", "."])
+def test_a_file_that_cannot_be_written_is_named_before_the_work(
+    tmp_path, monkeypatch, capsys, name
+) -> None:
+    monkeypatch.setattr(bench, "bench_generate", lambda num_clips: pytest.fail("it has begun"))
+    assert main(["bench", "generate", "--out", str(tmp_path / name)]) == 2
     assert "cannot write" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_measured_in_vain_leaves_no_empty_file(tmp_path, monkeypatch) -> None:
+    def refuse(num_clips: int) -> dict:
+        raise InputError("no")
+
+    monkeypatch.setattr(bench, "bench_generate", refuse)
+    (tmp_path / "old.json").write_text("{}")
+    for name in ("old.json", "new.json"):
+        assert main(["bench", "generate", "--out", str(tmp_path / name)]) == 2
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["{}"]
