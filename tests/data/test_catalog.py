@@ -13,6 +13,7 @@ from worldmodel.data.catalog import Catalog, open_catalog
 from worldmodel.data.datamodule import ClipDataModule
 from worldmodel.data.index import read_index, write_index
 from worldmodel.data.shards import SampleRef, write_shard
+from worldmodel.data.stream import ClipLoader
 from worldmodel.errors import InputError
 
 
@@ -223,6 +224,36 @@ def test_data__a_sample_whose_video_is_missing_is_named(tmp_path: Path) -> None:
     (line,) = [json.loads(line) for line in note.read_text().splitlines()]
     assert line["key"] == "bare"
     assert line["reason"] == "it has no video; its members are json, txt"
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+def test_data__a_place_is_not_used_with_other_samples_of_the_same_size(
+    tmp_path: Path, has_index: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = clip_members()
+
+    def loader(keys: str) -> ClipLoader:
+        write_shard(tmp_path / "train" / "clips-0.tar", [(key, members) for key in keys])
+        if has_index:
+            write_index(tmp_path, {"command": "test"})
+        val = str(tmp_path / "train")
+        module = ClipDataModule(val, val_shards=val, num_frames=4, size=16, batch_size=1)
+        module.setup()
+        return module.train_dataloader()
+
+    first = loader("abcd")
+    next(iter(first))
+    state = first.state_dict()
+    assert state["samples"] == 1
+    same = loader("abcd")
+    same.load_state_dict(state)
+    assert same.state_dict() == state
+    same.load_state_dict({name: state[name] for name in ("seed", "epoch", "samples", "index")})
+    assert same.state_dict() == state, "places of earlier versions know no headers"
+    other = loader("efgh")
+    other.load_state_dict(state)
+    assert other.state_dict()["samples"] == 0
+    assert "made with other samples or another order" in caplog.text
 
 
 # Mixtures and remote sets

@@ -280,6 +280,10 @@ def test_stream__another_order_starts_the_epoch_afresh(caplog: pytest.LogCapture
         other.load_state_dict(first.state_dict())
         assert "epoch 1 starts afresh" in caplog.text
         assert (other.state_dict()["epoch"], other.state_dict()["samples"]) == (1, 0)
+    plain, other = (StreamSampler(one_set(48), 2, "", headers) for headers in ("", "other"))
+    for to in (plain, other):
+        to.load_state_dict({**first.state_dict(), "headers": "theirs"})
+        assert to.state_dict()["samples"] == 0
     with pytest.raises(InputError, match="cannot be read"):
         first.load_state_dict({"epoch": 3})
 

@@ -55,6 +55,8 @@ class Shard:
         lengths: of each of its samples, or the one that all of them have.
         num_bytes: its size, where an index says so.
         sha256: its hash, where an index says so.
+        headers_sha256: of what its headers say, where no index says anything: its samples' names
+            and where their members lie.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Shard:
     lengths: tuple[Length, ...]
     num_bytes: int | None = None
     sha256: str | None = None
+    headers_sha256: str | None = None
 
     def length(self, sample: int) -> Length:
         """That of one sample."""
@@ -204,6 +207,14 @@ class Catalog:
             places = np.stack([np.full_like(within, number), within], 1)
             digest.update(places.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def headers_sha256(self) -> str:
+        """Tells samples of equal names and sizes apart as far as headers do; empty with an index.
+
+        Apart from `sha256`, by which the places of earlier runs are known.
+        """
+        known = [shard.headers_sha256 for shard in self.shards]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest() if any(known) else ""
 
     def _count(self, number: int) -> int:
         """Usable samples of a shard."""
@@ -491,7 +502,9 @@ def _scan(name: str, cache: ShardCache, prober: _Prober) -> tuple[Shard, list[Sa
     path = cache.fetch(name) if is_url(name) else Path(name)
     refs = scan_shard(path)
     lengths = tuple(prober.length(name, number, ref) for number, ref in enumerate(refs))
-    return Shard(name, len(refs), lengths, path.stat().st_size), refs
+    headers = json.dumps([[ref.key, sorted(ref.members.items())] for ref in refs])
+    digest = hashlib.sha256(headers.encode()).hexdigest()
+    return Shard(name, len(refs), lengths, path.stat().st_size, headers_sha256=digest), refs
 
 
 def _usable(

@@ -212,7 +212,8 @@ class ClipDataModule(LightningDataModule):
         mixture = Mixture(tuple(self._order(each) for each in self.train_sets), self.weights)
         videos = self.batch_size // (self.clips_per_video * len(self.rates))
         dataset = self._dataset(refs, training=True)
-        return self._loader(dataset, StreamSampler(mixture, videos, refs.sha256()))
+        place = StreamSampler(mixture, videos, refs.sha256(), refs.headers_sha256())
+        return self._loader(dataset, place)
 
     def _order(self, catalog: Catalog) -> SetOrder:
         sizes = catalog.shard_sizes

@@ -290,14 +290,19 @@ class StreamSampler(Sampler[list[ClipRequest]]):
         mixture: the sequence of samples.
         batch_size: samples per rank and step.
         data_sha256: names the samples themselves, so that a place is never used with others.
+        headers_sha256: what more is known of samples that no index names; places without it, from
+            earlier versions, are of use all the same.
     """
 
-    def __init__(self, mixture: Mixture, batch_size: int, data_sha256: str = "") -> None:
+    def __init__(
+        self, mixture: Mixture, batch_size: int, data_sha256: str = "", headers_sha256: str = ""
+    ) -> None:
         self.mixture = mixture
         self.batch_size = batch_size
         self.fingerprint = hashlib.sha256(
             (mixture.fingerprint() + data_sha256).encode()
         ).hexdigest()
+        self.headers_sha256 = headers_sha256
         self._start = 0  # samples consumed before this pass
         self._passed = 0  # batches handed out in this pass
         if self.global_batch_size > len(mixture) and this_rank()[0] == 0:
@@ -358,11 +363,13 @@ class StreamSampler(Sampler[list[ClipRequest]]):
     def state_dict(self) -> dict[str, int | str]:
         """The place reached, the same on all ranks; plain integers and a hash."""
         epoch, samples = divmod(self.consumed, len(self.mixture))
+        headers = {"headers": self.headers_sha256} if self.headers_sha256 else {}
         return {
             "seed": self.mixture.sets[0].seed,
             "epoch": epoch,
             "samples": samples,
             "index": self.fingerprint,
+            **headers,
         }
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
@@ -375,13 +382,14 @@ class StreamSampler(Sampler[list[ClipRequest]]):
         """
         try:
             epoch, samples = int(state["epoch"]), int(state["samples"])
-            found = (state["seed"], state["index"])
+            headers = state.get("headers", self.headers_sha256)
+            found = (state["seed"], state["index"], headers)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 "the checkpoint's place in the data cannot be read (it has no "
                 f"{error}); it was made by another version: start a new run"
             ) from error
-        if found != (self.mixture.sets[0].seed, self.fingerprint):
+        if found != (self.mixture.sets[0].seed, self.fingerprint, self.headers_sha256):
             logger.warning(
                 "the checkpoint was made with other samples or another order (seed %s there, %d "
                 "here): epoch %d starts afresh",
