@@ -371,7 +371,7 @@ def test_validate__scores_a_checkpoint(shards, trained, capsys):
 def test_configs__each_trains_two_steps(config, shards, tmp_path, capsys):
     args = [
         *("fit", "--config", str(config), "--data.shards", f"{shards}/*.tar"),
-        *("--data.batch_size", "1", "--data.num_workers", "0", "--data.num_frames", "20"),
+        *("--data.batch_size", "1", "--data.num_workers", "0", "--data.num_frames", "24"),
         *("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
         *("--trainer.default_root_dir", str(tmp_path), "--data.fps", "16"),
     ]
@@ -474,9 +474,9 @@ def test_fit__length_must_be_known(shards, tmp_path, capsys):
 
 
 def test_fit__clip_too_short_for_the_horizons(shards, tmp_path, capsys):
-    assert fit(shards, tmp_path, "--data.num_frames", "4") == 2
+    assert fit(shards, tmp_path, "--data.num_frames", "11") == 2
     error = capsys.readouterr().err
-    assert "8 frames" in error and "num_frames" in error and error.count("\n") == 1
+    assert "12 frames" in error and "num_frames" in error and error.count("\n") == 1
 
 
 def test_fit__a_checkpoint_that_is_none(shards, tmp_path, capsys):

@@ -210,7 +210,7 @@ def test_files_that_are_missing_or_no_yaml_are_named(tmp_path: Path) -> None:
         ({"model": {"weights": {"batch": -1}}}, "weights.batch must be 0 or more, got -1"),
         ({"model": {"regularizer": {"class_path": "Nothing"}}}, "Nothing"),
         ({"model": {"levels": [{"stride": 1, "horizons": [2, 1]}]}}, "strictly increasing"),
-        ({"model": {"levels": [{"stride": 1, "horizons": [30]}]}}, "need clips of 31 frames, got"),
+        ({"model": {"levels": [{"stride": 1, "horizons": [30]}]}}, "need clips of 32 frames, got"),
         ({"data": {"batch_size": 0}}, "data.batch_size must be at least 1"),
         ({"trainer": {"presision": 16}}, "presision"),
     ],

@@ -13,7 +13,7 @@ def test_encode__shapes_follow_strides_and_pools(hierarchy, clip):
     assert [tuple(t.shape) for t in tokens] == [(2, 12, 16, 16), (2, 6, 4, 16), (2, 3, 1, 16)]
     assert [level.span for level in hierarchy.levels] == [1, 2, 4]
     assert [level.num_tokens for level in hierarchy.levels] == [16, 4, 1]
-    assert hierarchy.min_frames == 8
+    assert hierarchy.min_frames == 12
 
 
 def test_encode__steps_that_do_not_fill_one_are_left_out(hierarchy, clip):

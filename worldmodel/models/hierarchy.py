@@ -156,8 +156,11 @@ class Hierarchy(nn.Module):
 
     @property
     def min_frames(self) -> int:
-        """Frames a clip needs so that every level can be compared at its longest horizon."""
-        return max(level.span * (level.horizons[-1] + 1) for level in self.levels)
+        """Frames a clip needs so that every level can be compared at its longest horizon.
+
+        From its second step on, where the first change exists that a trivial predictor may go by.
+        """
+        return max(level.span * (level.horizons[-1] + 2) for level in self.levels)
 
     @property
     def activation_checkpointing(self) -> bool:
