@@ -33,6 +33,18 @@ def test_monitor__looks_only_every_n_steps(module, trainer_at):
     assert module.logged == {}
 
 
+def test_monitor__looks_once_at_a_step_of_several_batches(module, trainer_at, monkeypatch):
+    looks = []
+    monkeypatch.setattr(LevelMonitor, "_follow", lambda self, tokens: looks.append(tokens))
+    monitor = LevelMonitor(every_n_steps=2)
+    monitor.setup(trainer_at(4), module, "fit")
+    monitor.on_train_start(trainer_at(4), module)  # of a run that goes on
+    batch = outputs(module.hierarchy)
+    for step in (4, 4, 5, 5, 5, 6, 6, 6, 7):
+        monitor.on_train_batch_end(trainer_at(step), module, batch, None, 0)
+    assert len(looks) == 1
+
+
 def test_monitor__a_large_batch_costs_no_more_than_its_first_clips(module, trainer_at):
     generator = torch.Generator().manual_seed(1)
     shapes = [(20, 12, 16, 16), (20, 6, 4, 16), (20, 3, 1, 16)]

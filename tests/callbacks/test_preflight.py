@@ -11,6 +11,7 @@ from worldmodel.callbacks import (
     preflight,
 )
 from worldmodel.errors import InputError
+from worldmodel.losses.regularizers import Regularizer
 from worldmodel.task import WorldModelTask
 
 
@@ -54,6 +55,33 @@ def test_preflight__says_what_it_takes(trainer, task, capsys, monkeypatch):
     )
     assert second.endswith("; a minute or less")
     assert trainer.callbacks[0].cost == cost
+
+
+def test_preflight__of_a_run_that_goes_on_counts_the_steps_to_come(trainer, task, monkeypatch):
+    counted = []
+    monkeypatch.setattr(preflight, "duration", lambda steps, *_: counted.append(steps) or "")
+    callback = Preflight()
+    callback.setup(trainer, task, "fit")
+    callback.on_load_checkpoint(trainer, task, {"global_step": 70})
+    callback.on_fit_start(trainer, task)
+    assert counted == [30]
+
+
+class Hinge(Regularizer):
+    """Asks for a number on the way, as a person's own may."""
+
+    def forward(self, rows, seed):
+        spread = rows.var()
+        return rows.new_zeros(()) if spread.item() > 1 else 1 - spread
+
+
+def test_preflight__a_step_that_cannot_be_counted_is_said_and_goes_on(
+    trainer, encoder_config, level_configs, capsys
+):
+    callback = fly(trainer, WorldModelTask(level_configs, encoder_config, regularizer=Hinge()))
+    assert callback.cost is None and trainer.callbacks[0].cost is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("what the run needs is not known") and "Tensor.item()" in line
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class LevelMonitor(Callback):
         self.validation: PredictionErrors
         self.ranks: list[EffectiveRank] = []
         self.warned: set[tuple[int, str]] = set()
+        self._looked_at = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Before the checkpoint's state is loaded into it.
@@ -60,6 +61,9 @@ class LevelMonitor(Callback):
     def _ranks(pl_module: LightningModule) -> list[EffectiveRank]:
         return [EffectiveRank(level.dim).to(pl_module.device) for level in levels_of(pl_module)]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._looked_at = trainer.global_step
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -68,8 +72,10 @@ class LevelMonitor(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if trainer.global_step % self.every_n_steps:
+        step = trainer.global_step
+        if step % self.every_n_steps or step == self._looked_at:  # several batches make a step
             return
+        self._looked_at = step
         tokens, predicted = _first_clips(outputs, self.CLIPS)
         # On no rank: a step that is not finite is left out, and one look at it would spoil the fits
         # for good; and a rank may have no clip to look at.

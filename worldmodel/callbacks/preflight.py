@@ -3,6 +3,7 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -13,6 +14,7 @@ from worldmodel.callbacks.checkpoints import LastCheckpoint
 from worldmodel.callbacks.throughput import Throughput
 from worldmodel.cost import StepCost, count_step
 from worldmodel.errors import InputError
+from worldmodel.models.hub_files import first_line
 from worldmodel.strategy import ShardedStrategy
 from worldmodel.task import WorldModelTask
 
@@ -31,23 +33,43 @@ TYPICAL_EFFICIENCY = 0.25
 class Preflight(Callback):
     """Says what a step costs, what memory, disk and time the run will take, and checks the first.
 
+    A step that asks for a number it has computed (`Tensor.item()`), as a loss of one's own may,
+    cannot be counted without computing it; that is said, and the run goes on.
+
     Raises:
         InputError: the batch cannot fit into memory, or checkpoints onto the disk.
     """
 
-    cost: StepCost
+    cost: StepCost | None = None
+    steps_done = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Before the model is compiled, sharded or wrapped.
         assert isinstance(pl_module, WorldModelTask)
         if stage == "fit":
             datamodule = trainer.datamodule  # type: ignore[attr-defined]
-            self.cost = count_step(pl_module, datamodule.batch_size, datamodule.num_frames)
+            try:
+                self.cost = count_step(pl_module, datamodule.batch_size, datamodule.num_frames)
+            except InputError:
+                raise
+            except Exception as error:  # a step that is wrong itself says so when it is computed
+                self._say(
+                    "what the run needs is not known, for a step cannot be counted without "
+                    f"computing it: {type(error).__name__}: {first_line(error)}"
+                )
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Throughput):
                     callback.cost = self.cost
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # The trainer knows it only after `on_fit_start`.
+        self.steps_done = int(checkpoint["global_step"])
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.cost is None:
+            return
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         batch_size, num_frames = datamodule.batch_size, datamodule.num_frames
         cost = self.cost
@@ -61,7 +83,7 @@ class Preflight(Callback):
             free //= trainer.num_devices  # which share the machine's
         folder = Path(trainer.checkpoint_callback.dirpath or ".")  # type: ignore[union-attr]
         room, disk = room_for_checkpoints(trainer, cost, folder), free_disk(folder)
-        steps = trainer.estimated_stepping_batches - trainer.global_step
+        steps = trainer.estimated_stepping_batches - self.steps_done
         self._say(
             f"a step: {batch_size} clips of {num_frames} frames on each of {trainer.world_size} "
             f"devices, {cost.flops / 1e9:,.1f} GFLOP each; {cost.weights / 1e6:.2f} M weights"
