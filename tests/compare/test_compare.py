@@ -170,6 +170,33 @@ def test_compare__errors_are_one_line(tmp_path, capsys) -> None:
     assert "cannot write" in error_of(capsys, good, good, "--out", str(out))
 
 
+@pytest.mark.parametrize(
+    ("section", "odd"),
+    [
+        ("meta", {"config": "tiny"}),
+        ("meta", {"config": {"data": ["left out"]}}),
+        ("meta", {"checkpoint_sha256": float("nan")}),
+        ("collapse", {"level0": 3}),
+    ],
+)
+def test_compare__an_odd_report_is_named(tmp_path, capsys, section, odd) -> None:
+    good = str(write_run(tmp_path / "runs" / "r" / "version_0", 0, report()))
+    content = report(sha="b")
+    content[section] |= odd
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    line = error_of(capsys, good, str(tmp_path / "odd.json"), "--out", str(tmp_path / "out"))
+    assert "odd.json is not as this version writes reports (" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_compare__a_report_without_sections_is_shown_with_what_there_is(tmp_path, capsys) -> None:
+    good = str(write_run(tmp_path / "runs" / "r" / "version_0", 0, report()))
+    (tmp_path / "bare.json").write_text(json.dumps({"meta": report(sha="b")["meta"]}))
+    assert main(["compare", good, str(tmp_path / "bare.json"), "--out", str(tmp_path / "out")]) == 0
+    assert "bare has no " in capsys.readouterr().out
+    assert words_of(tmp_path / "out") == {}
+
+
 def test_figure__has_a_row_for_each_number_and_points_to_the_better_side(tmp_path) -> None:
     runs = [
         report(),

@@ -1,6 +1,7 @@
 """The reports that are compared: where they lie, and how what they measured was trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.collapse import has_collapsed
 from worldmodel.export import read_run_folder, training_sets, training_settings
 from worldmodel.models.checkpoint import CONFIG_NAME, is_export, shipped_folder, shipped_names
-from worldmodel.models.hub_files import read_json
+from worldmodel.models.hub_files import first_line, read_json
 
 REPORT_NAME = "report.json"
 # Of a model's own description: what it is, and not where it came from.
@@ -88,7 +89,8 @@ def read_reports(sources: Sequence[str]) -> tuple[list[RunReport], list[str]]:
         if isinstance(file, str):
             missing.append(file)
         else:
-            found.append(read_report(source, file))
+            with as_written([file]):
+                found.append(read_report(source, file))
     if len(found) < 2:
         lacking = f" ({'; '.join(missing)})" if missing else ""
         raise InputError(
@@ -128,6 +130,29 @@ def find_report(source: str) -> Path | str:
             f"--out {path / 'report'} makes one"
         )
     return f"{source} has no report, and no checkpoint that one could be made of"
+
+
+@contextmanager
+def as_written(files: Iterable[Path]) -> Iterator[None]:
+    """Says in one line that reports are not what this version writes, whatever goes wrong with one.
+
+    Args:
+        files: of the reports that are looked at.
+
+    Raises:
+        InputError: something in one is missing or of another kind.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        names = [str(file) for file in files]
+        which = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+        raise InputError(
+            f"{which} is not as this version writes reports ({type(error).__name__}: "
+            f"{first_line(error)}); evaluate the checkpoint again"
+        ) from error
 
 
 def read_report(source: str, file: Path) -> RunReport:

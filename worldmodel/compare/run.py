@@ -8,7 +8,7 @@ from worldmodel.compare.differences import Comparison, compare_groups
 from worldmodel.compare.figure import comparison_figure
 from worldmodel.compare.likeness import find_unlike
 from worldmodel.compare.page import comparison_json, comparison_page
-from worldmodel.compare.reports import group_seeds, read_reports
+from worldmodel.compare.reports import as_written, group_seeds, read_reports
 from worldmodel.errors import InputError
 
 PAGE, NUMBERS, PICTURE = "compare.md", "compare.json", "compare.png"
@@ -30,14 +30,16 @@ def compare(sources: Sequence[str], out: Path | None = None) -> str:
         InputError: fewer than two reports, a file that is none, or a folder that cannot be written.
     """
     comparison = compare_reports(sources)
-    page = comparison_page(comparison)
-    if out is not None:
+    with as_written(run.file for group in comparison.groups for run in group.runs):
+        page = comparison_page(comparison)
+        text = json.dumps(comparison_json(comparison), indent=2, allow_nan=False)
+        figure = None if out is None else comparison_figure(comparison)
+    if out is not None and figure is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / PAGE).write_text(page, encoding="utf-8")
-            text = json.dumps(comparison_json(comparison), indent=2, allow_nan=False)
             (out / NUMBERS).write_text(text + "\n", encoding="utf-8")
-            comparison_figure(comparison).savefig(out / PICTURE, metadata={"Software": None})
+            figure.savefig(out / PICTURE, metadata={"Software": None})
         except OSError as error:
             raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     return page
@@ -50,13 +52,10 @@ def compare_reports(sources: Sequence[str]) -> Comparison:
         InputError: fewer than two reports, or one that is none of this program's.
     """
     reports, missing = read_reports(sources)
-    groups = group_seeds(reports)
-    try:
+    for report in reports:  # alone first: who is odd is then known
+        with as_written([report.file]):
+            compare_groups(group_seeds([report]), find_unlike(group_seeds([report]))[0])
+    with as_written(report.file for report in reports):
+        groups = group_seeds(reports)
         unlike, notes = find_unlike(groups)
         return compare_groups(groups, unlike, [*(f"{each}." for each in missing), *notes])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        names = ", ".join(str(report.file) for report in reports)
-        raise InputError(
-            f"one of {names} is not as this version writes reports ({type(error).__name__}: "
-            f"{error}); evaluate the checkpoint again"
-        ) from error
