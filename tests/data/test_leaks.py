@@ -27,6 +27,21 @@ for number, batch in enumerate(data.train_dataloader()):
         time.sleep(60)
 """
 
+# Opens a video and says by how much the most memory held so far has grown.
+OPENING = """
+import sys
+from pathlib import Path
+from worldmodel.data.pyav_video import PyavVideo
+
+def peak_mb():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1e3
+
+PyavVideo(Path(sys.argv[1])).close()
+before = peak_mb()
+video = PyavVideo(Path(sys.argv[2]))
+print(video.num_frames, peak_mb() - before)
+"""
+
 
 def resident_mb() -> float:
     gc.collect()
@@ -50,6 +65,22 @@ def growth(shards: Path, warm_up: int, num_clips: int) -> tuple[float, int]:
                 before = (resident_mb(), num_open_files())
             seen += len(batch)
     return resident_mb() - before[0], num_open_files() - before[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_opening__holds_no_more_of_a_large_file_than_of_a_small_one(tmp_path: Path) -> None:
+    for name, num_frames in (("small", 2), ("large", 100)):
+        with (tmp_path / f"{name}.y4m").open("wb") as file:
+            file.write(b"YUV4MPEG2 W640 H480 F25:1 Ip A1:1 C420jpeg\n")
+            for _ in range(num_frames):
+                file.write(b"FRAME\n" + bytes(640 * 480 * 3 // 2))
+    paths = [str(tmp_path / f"{name}.y4m") for name in ("small", "large")]
+    found = subprocess.run(
+        [sys.executable, "-c", OPENING, *paths], capture_output=True, text=True, check=True
+    )
+    num_frames, megabytes = found.stdout.split()
+    assert num_frames == "100"
+    assert float(megabytes) < 15  # of 46
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")

@@ -95,9 +95,14 @@ class PyavVideo(VideoDecoder):
         codec.options = {**codec.options, "max_pixels": str(MAX_PIXELS)}
 
     def _index_packets(self) -> None:
-        found = [packet for packet in self._container.demux(self._stream) if packet.size]
+        # Not the packets themselves: together they are as large as the file.
+        found = [
+            (packet.pts, packet.is_keyframe, packet.is_discard)
+            for packet in self._container.demux(self._stream)
+            if packet.size
+        ]
         self._num_packets = len(found)
-        packets = [(item.pts, item.is_keyframe) for item in found if not item.is_discard]
+        packets = [(pts, is_keyframe) for pts, is_keyframe, is_discard in found if not is_discard]
         times = [pts for pts, _ in packets if pts is not None]
         codec = self._stream.codec_context
         # avi stores no times; those of reordered frames are made up by the reader, and wrong.
