@@ -85,3 +85,47 @@ def test_inspect__names_what_cannot_be_used(uneven_shards: Path, tmp_path: Path)
     with pytest.raises(InputError, match=r"cannot write .*sheet\.png"):
         inspect_shards([str(uneven_shards)], tmp_path / "text.tar" / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
+
+
+def block_shard(path: Path, **metadata: object) -> list[str]:
+    world = encode_video(moving_pattern(16), 16.0, lossless=True)
+    members = {"a.mp4": world, "b.mp4": world, "json": json.dumps(metadata).encode()}
+    write_shard(path, [("b-0", members)])
+    return [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({}, r"a\.mp4 of b-0 in .* has 16 frames and changes at frames none"),
+        ({"splice_frames": 5}, r"b-0\.json of .* splice_frames \[frame, …\].* found 5 and None"),
+        ({"splice_frames": ["x"]}, r"found \['x'\] and None"),
+        ({"splice_frames": [8], "hidden_windows": [7]}, r"found \[8\] and \[7\]"),
+        ({"splice_frames": [8], "hidden_windows": None}, r"found \[8\] and None"),
+        ({"splice_frames": [400]}, r"it has 16 frames and changes at frames \[400\]"),
+    ],
+)
+def test_inspect__blocks_that_do_not_say_where_they_change_are_named(
+    tmp_path: Path, told: dict[str, object], message: str
+) -> None:
+    shards = block_shard(tmp_path / "a.tar", kind="reveal", **told)
+    assert "kinds: reveal: 2" in inspect_shards(shards, tmp_path / "sheet.png")
+    with pytest.raises(InputError, match=message):
+        inspect_shards(shards, tmp_path / "sheet.png", tmp_path / "blocks")
+
+
+@pytest.mark.parametrize("kind", ["../b", "\ud800\x1b[2J\0", "k" * 300, ["a", "b"], "日本"])
+def test_inspect__a_kind_may_be_anything(tmp_path: Path, kind: object) -> None:
+    shards = block_shard(tmp_path / "a.tar", kind=kind, splice_frames=[8], hidden_windows=[[6, 9]])
+    report = inspect_shards(shards, tmp_path / "sheet.png", tmp_path / "blocks")
+    report.encode()
+    assert "\x1b" not in report
+    assert len(list((tmp_path / "blocks").glob("*.png"))) == 1
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".png"] == ["sheet.png"]
+
+
+def test_inspect__of_a_time_lapse(tmp_path: Path) -> None:
+    video = encode_video(moving_pattern(16), 1 / 3000)
+    write_shard(tmp_path / "a.tar", [("v", {"mp4": video})])
+    report = inspect_shards([str(tmp_path / "a.tar")], tmp_path / "sheet.png")
+    assert "frames per second: 0.000333: 1" in report

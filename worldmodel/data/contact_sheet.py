@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
+from worldmodel.data.quarantine import printable
 from worldmodel.data.shards import SampleRef, read_members, read_metadata, video_members
 from worldmodel.data.transforms import scaled_size
 from worldmodel.data.truth import MEMBERS as TRUTH_MEMBERS
@@ -96,7 +99,7 @@ def _strips(ref: SampleRef) -> list[Strip]:
             if all(world + member in ref.members for member in TRUTH_MEMBERS):
                 pictures += _truth(ref, world)
         except InputError:
-            caption = f"{ref.key} {prefix} cannot be read"
+            caption = printable(f"{ref.key} {prefix} cannot be read")
             pictures = [Image.new("RGB", (TILE, TILE), "darkred")]
         strips.append(Strip(caption, pictures))
     return strips
@@ -107,12 +110,34 @@ def _caption(ref: SampleRef, prefix: str) -> str:
     parts = [ref.key, str(metadata.get("kind", ""))]
     if prefix:
         parts.append(f"world {prefix.upper()}")
-    if metadata.get("splice_frames"):
-        parts.append("changes at frame " + " and ".join(map(str, metadata["splice_frames"])))
-    if metadata.get("hidden_windows"):
-        windows = (f"{start} to {stop - 1}" for start, stop in metadata["hidden_windows"])
-        parts.append("hidden in frames " + " and ".join(windows))
-    return ", ".join(part for part in parts if part)
+    splices, windows = read_changes(ref, metadata)
+    if splices:
+        parts.append("changes at frame " + " and ".join(map(str, splices)))
+    if windows:
+        parts.append(
+            "hidden in frames " + " and ".join(f"{start} to {stop - 1}" for start, stop in windows)
+        )
+    return printable(", ".join(part for part in parts if part))
+
+
+def read_changes(
+    ref: SampleRef, metadata: dict[str, Any]
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Where a block changes worlds, and in which windows it may; both empty for a clip.
+
+    Raises:
+        InputError: the metadata says so in another form than blocks do.
+    """
+    try:
+        splices = [int(frame) for frame in metadata.get("splice_frames", [])]
+        windows = [(int(a), int(b)) for a, b in metadata.get("hidden_windows", [])]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{ref.key}.json of {ref.shard} must have splice_frames [frame, …] and hidden_windows "
+            f"[[start, stop], …], found {str(metadata.get('splice_frames'))[:40]} and "
+            f"{str(metadata.get('hidden_windows'))[:40]}; make the set again"
+        ) from error
+    return splices, windows
 
 
 def _frames(data: bytes) -> list[Image.Image]:
@@ -172,7 +197,9 @@ def draw_blocks(refs: Sequence[SampleRef], folder: Path) -> list[Path]:
             first.setdefault(str(read_metadata(ref).get("kind", "block")), ref)
     paths = []
     for kind, ref in sorted(first.items()):
-        path = folder / f"{Path(kind).name}.png"
+        # A kind may be anything that JSON holds; what a file's name cannot is replaced.
+        name = re.sub(r"[^\w-]+", "_", kind)[:80]
+        path = folder / f"{name}.png"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # 96 colours: a third of the bytes, and no difference that an eye finds.
@@ -185,17 +212,23 @@ def draw_blocks(refs: Sequence[SampleRef], folder: Path) -> list[Path]:
 
 def _block_picture(ref: SampleRef) -> Image.Image:
     """The clips AA, BB, AB and BA around the change, each picture framed in its world's colour."""
-    metadata = read_metadata(ref)
-    cuts = [int(frame) for frame in metadata["splice_frames"]]
-    edges = [int(edge) for window in metadata["hidden_windows"] for edge in window] or cuts
+    cuts, windows = read_changes(ref, read_metadata(ref))
+    edges = [edge for window in windows for edge in window] or cuts
     worlds = {}
     for world in "ab":
-        video = open_video(read_members(ref, [f"{world}.mp4"])[f"{world}.mp4"])
-        # From three quarters of a second before to as much after.
-        shown = np.linspace(max(edges[0] - 12, 0), min(edges[-1] + 13, video.num_frames - 1),
-                            BLOCK_FRAMES).astype(int)  # fmt: skip
-        worlds[world] = video.get_frames(shown.tolist(), (BLOCK_TILE, BLOCK_TILE))
-        video.close()
+        try:
+            video = open_video(read_members(ref, [f"{world}.mp4"])[f"{world}.mp4"])
+            if not edges or not 0 <= edges[0] <= edges[-1] <= video.num_frames:
+                raise InputError(
+                    f"it has {video.num_frames} frames and changes at frames {edges or 'none'}"
+                )
+            # From three quarters of a second before to as much after.
+            shown = np.linspace(max(edges[0] - 12, 0), min(edges[-1] + 13, video.num_frames - 1),
+                                BLOCK_FRAMES).astype(int)  # fmt: skip
+            worlds[world] = video.get_frames(shown.tolist(), (BLOCK_TILE, BLOCK_TILE))
+            video.close()
+        except InputError as error:
+            raise InputError(f"{world}.mp4 of {ref.key} in {ref.shard}: {error}") from error
     cell, label = BLOCK_TILE + MARGIN, 88
     picture = Image.new("RGB", (label + BLOCK_FRAMES * cell, 4 * cell + CAPTION), "white")
     draw = ImageDraw.Draw(picture)

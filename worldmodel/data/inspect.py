@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel.data.contact_sheet import draw_blocks, draw_contact_sheet
+from worldmodel.data.quarantine import printable
 from worldmodel.data.shards import (
     SampleRef,
     read_members,
@@ -66,7 +67,7 @@ def inspect_shards(
     lines.append(f"contact sheet of {count} samples: {out}" if count else "no picture to show")
     if blocks is not None:
         lines += [f"block: {path}" for path in draw_blocks(refs, Path(blocks))]
-    return "\n".join(lines)
+    return "\n".join(("  " if line.startswith("  ") else "") + printable(line) for line in lines)
 
 
 def _all_shards(shards: Sequence[str]) -> list[Path]:
@@ -112,7 +113,7 @@ def _facts(ref: SampleRef, name: str, metadata: dict[str, Any]) -> _Facts:
         return _Facts(
             kind=str(metadata.get("kind", "video")),
             size=f"{video.width}x{video.height}",
-            fps=round(video.fps, 3),
+            fps=video.fps,
             num_frames=video.num_frames,
         )
     finally:
@@ -133,8 +134,12 @@ def _fact_lines(facts: Sequence[_Facts]) -> list[str]:
     for title, values in (
         ("kinds", Counter(fact.kind for fact in facts)),
         ("sizes", Counter(fact.size for fact in facts)),
-        ("frames per second", Counter(str(fact.fps) for fact in facts)),
+        ("frames per second", Counter(_rate(fact.fps) for fact in facts)),
     ):
         shown = ", ".join(f"{value}: {count}" for value, count in values.most_common(12))
         lines.append(f"{title}: {shown}{', …' if len(values) > 12 else ''}")
     return lines
+
+
+def _rate(fps: float) -> str:
+    return str(round(fps, 3)) if fps >= 1 else f"{fps:.3g}"
