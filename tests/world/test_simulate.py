@@ -132,6 +132,7 @@ def test_contacts_and_what_carries_what(plain_room):
         motion.contact[..., :NUM_BODIES], motion.contact[..., :NUM_BODIES].transpose(0, 2, 1)
     )
     assert (motion.support <= motion.contact).all()
+    assert at_first[0, slab] and not motion.contact[0].any(), "known from frame 1 on"
 
 
 def test_what_is_alive_follows_its_walk_and_looks_where_it_goes(plain_room):

@@ -53,7 +53,7 @@ class Motion:
         velocity: `(T, K, 6)`, m/s and rad/s in world axes.
         slabs: `(T, S, 3)`, centre of each slab in metres.
         contact: `(T, K, K + S + 1)`, 1 where a body touches another body, a slab, or (last) floor
-            or wall.
+            or wall. Taken from the last step before a frame, so frame 0 has none.
         support: like `contact`, 1 where it is carried by that.
     """
 
