@@ -16,12 +16,11 @@ from worldmodel.data.journal import Packed, Piece, Source, stage
 from worldmodel.data.packets import with_packets
 from worldmodel.data.pieces import DETECTION_SIZE, check_length, describe, find_cuts
 from worldmodel.data.sequential import SequentialVideo
+from worldmodel.data.shards import MAX_MEMBER_BYTES
 from worldmodel.data.transforms import scaled_size
 from worldmodel.data.video import reason_of
 from worldmodel.errors import InputError
 
-# A member is read into memory whole, by every worker that loads a clip of it.
-MAX_MEMBER_BYTES = 2 << 30
 # Member's extension -> container, in the order of preference: mp4 keeps times exactly, the others
 # to milliseconds, but take codecs that mp4 does not (VP8 and Theora, WMV).
 _CONTAINERS = {"mp4": "mp4", "webm": "webm", "mkv": "matroska"}

@@ -31,7 +31,8 @@ SPLITS = ("train", "val", "test", "ood")
 VIDEO_EXTENSIONS = ("mp4", "mov", "mkv", "webm", "avi")
 
 _BLOCK = 512  # bytes; every tar header and every padded member is a multiple of it
-MAX_MEMBER_BYTES = 1 << 31  # 2 GiB; a member is read whole
+# 2 GiB: a member is read into memory whole, by every worker that loads a clip of it.
+MAX_MEMBER_BYTES = 1 << 31
 # A sample's metadata is some hundred bytes; 4 MiB is no metadata, and takes 100 MB once unpacked.
 _MAX_JSON_BYTES = 1 << 22
 _MAX_DIGITS = 100

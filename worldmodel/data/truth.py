@@ -32,6 +32,8 @@ ARRAYS_OVER_TIME = (
     "contact",
     "support",
 )
+# Ids: 0 background, 1 + slot of a body, this + slot of a slab.
+SLAB_ID = 100
 MAX_MILLIMETRES = 65535
 # Level 1 takes a third of the time of Pillow's 6 and makes files a fifth larger.
 PNG_LEVEL = 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from worldmodel.clips import Truth
+from worldmodel.data.truth import SLAB_ID
 from worldmodel.world.forms import Quaternion
-from worldmodel.world.visibility import SLAB_ID, rotation
+from worldmodel.world.visibility import rotation
 
 # A point is still seen if what its pixel shows next is this near to it in depth.
 SEEN_METRES = 0.03

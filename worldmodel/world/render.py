@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from worldmodel.clips import Truth
+from worldmodel.data.truth import SLAB_ID
 from worldmodel.world import tracer
 from worldmodel.world.scenes import PATTERNS, PLAIN, Body, Colour, Light, Material, Scene, Slab
 from worldmodel.world.simulate import Motion
 from worldmodel.world.visibility import (
-    SLAB_ID,
     Sight,
     focal_length,
     parts_of,

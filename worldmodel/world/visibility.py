@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldmodel.data.truth import SLAB_ID
 from worldmodel.world import tracer
 from worldmodel.world.forms import CATEGORIES, PRIMITIVES, Part, Quaternion
 from worldmodel.world.scenes import (
@@ -19,8 +20,6 @@ from worldmodel.world.scenes import (
 )
 from worldmodel.world.simulate import Motion
 
-# Ids: 0 background, 1 + slot of a body, this + slot of a slab.
-SLAB_ID = 100
 IDS = np.array([*range(1, NUM_BODIES + 1), *range(SLAB_ID, SLAB_ID + NUM_SLABS)], np.uint8)
 
 

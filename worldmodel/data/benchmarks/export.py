@@ -20,6 +20,7 @@ from PIL import Image
 
 from worldmodel.data.benchmarks import inflevel, intphys, intphys2
 from worldmodel.data.encode import encode_video
+from worldmodel.data.truth import SLAB_ID
 from worldmodel.errors import InputError
 from worldmodel.evaluation.footage import Block
 from worldmodel.evaluation.surprise.splices import splice_frames, worlds_by_step
@@ -54,7 +55,6 @@ INFLEVEL_CONCEPTS = {
 }
 AA, BB, AB, BA = range(4)
 PAIRS = ((AA, AB), (BB, BA))  # possible, impossible
-_FIRST_SLAB_ID = 100  # ids from here on are screens and the like
 
 
 def export_intphys(blocks: Iterable[Block], root: Path, split: str, seed: int) -> None:
@@ -230,8 +230,8 @@ def actor_name(number: int) -> str:
     """An id of the physics world as IntPhys would call it."""
     if number == 0:
         return "walls"
-    if number >= _FIRST_SLAB_ID:
-        return f"occluder_{number - _FIRST_SLAB_ID + 1}"
+    if number >= SLAB_ID:
+        return f"occluder_{number - SLAB_ID + 1}"
     return f"object_{number}"
 
 
