@@ -9,25 +9,22 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
 from worldmodel.data import sampling
-from worldmodel.data.index import INDEX_NAME, read_index
+from worldmodel.data.indexed_shards import BlocksError, Indices, Shard
 from worldmodel.data.quarantine import Broken
-from worldmodel.data.remote import ShardCache, is_url, list_remote, read_remote_index
+from worldmodel.data.remote import ShardCache, is_url, list_remote
 from worldmodel.data.shards import (
     Length,
     SampleRef,
     expand_braces,
     file_sha256,
-    is_length,
     known_length,
     read_metadata,
     resolve_shards,
@@ -43,32 +40,6 @@ MAX_KEPT_SAMPLES = 200_000
 # Opening a video to count its frames takes about 2 ms. Beyond this many without metadata the count
 # is left to loading, where a video that is too short is skipped like a broken one.
 MAX_PROBED = 2000
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What is known of one shard.
-
-    Attributes:
-        name: path or URL.
-        num_samples: how many it holds.
-        lengths: of each of its samples, or the one that all of them have.
-        num_bytes: its size, where an index says so.
-        sha256: its hash, where an index says so.
-        headers_sha256: of what its headers say, where no index says anything: its samples' names
-            and where their members lie.
-    """
-
-    name: str
-    num_samples: int
-    lengths: tuple[Length, ...]
-    num_bytes: int | None = None
-    sha256: str | None = None
-    headers_sha256: str | None = None
-
-    def length(self, sample: int) -> Length:
-        """That of one sample."""
-        return self.lengths[sample if len(self.lengths) > 1 else 0]
 
 
 class Catalog:
@@ -347,7 +318,7 @@ def open_catalog(
     broken: list[Broken] = []
     errors: list[InputError] = []
     kept: dict[int, list[SampleRef]] = {}
-    indices = _Indices()
+    indices = Indices()
     prober = _Prober(probe)
     for name in names:
         try:
@@ -356,7 +327,7 @@ def open_catalog(
                 shard, kept[len(shards)] = _scan(name, cache, prober)
             shards.append(shard)
         except InputError as error:
-            if isinstance(error, _BlocksError):
+            if isinstance(error, BlocksError):
                 raise
             errors.append(error)
             broken.append(Broken.of(name, None, error))
@@ -387,84 +358,6 @@ def open_catalog(
     return catalog, broken
 
 
-class _BlocksError(InputError):
-    """Somebody wants to train on what is for evaluation."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"shard {name} holds blocks (pairs of worlds from which impossible clips are made) and "
-            "is for evaluation only; name the clips alone, such as 'train/clips-*.tar'"
-        )
-
-
-class _Indices:
-    """The `index.json` of each set that shards belong to, read once."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, dict[str, dict[str, Any]]] = {}
-
-    def find(self, name: str) -> Shard | None:
-        """What an index says of a shard; None where there is none or it does not know it."""
-        root, _, place = _up(name)
-        if root not in self._entries:
-            self._entries[root] = self._read(root)
-        entry = self._entries[root].get(place)
-        if entry is None:
-            return None
-        if entry.get("kind") == "blocks":
-            raise _BlocksError(name)
-        shard = _from_entry(name, entry)
-        if shard is not None and not is_url(name) and shard.num_bytes is not None:
-            size = os.path.getsize(name)
-            if size != shard.num_bytes:
-                raise InputError(
-                    f"shard {name} has been cut short or altered: it has {size} bytes, the index "
-                    f"says {shard.num_bytes}; copy or make it again"
-                )
-        return shard
-
-    def _read(self, root: str) -> dict[str, dict[str, Any]]:
-        remote = is_url(root)
-        if not remote and not (Path(root) / INDEX_NAME).is_file():
-            return {}
-        try:
-            index = read_remote_index(root) if remote else read_index(Path(root))
-        except InputError as error:
-            logger.warning("shards are read without an index: %s", error)
-            return {}
-        entries = [entry for entry in index["shards"] if isinstance(entry, dict)]
-        return {str(entry.get("path")): entry for entry in entries}
-
-
-def _up(name: str) -> tuple[str, str, str]:
-    """The set's folder, the split, and the shard's name within the set."""
-    if not is_url(name):
-        # Not by pathlib, which takes 6 s for 10^5 shards.
-        folder, last = os.path.split(os.path.join(os.getcwd(), name))
-        root, split = os.path.split(folder)
-        return root, split, f"{split}/{last}"
-    root, split, last = name.rsplit("/", 2)
-    return root, split, f"{split}/{last}"
-
-
-def _from_entry(name: str, entry: dict[str, Any]) -> Shard | None:
-    """An index's entry as a Shard; None where it does not say enough to do without reading."""
-    count, size, digest = entry.get("num_samples"), entry.get("bytes"), entry.get("sha256")
-    if not isinstance(count, int) or not isinstance(size, int) or not isinstance(digest, str):
-        return None
-    columns = []
-    for column in ("num_frames", "fps"):
-        values = entry.get(column)
-        values = values if isinstance(values, list) else [values]
-        if len(values) not in (1, count) or not all(is_length(value) for value in values):
-            return None
-        columns.append(values)
-    rows = max(map(len, columns))
-    frames, fps = (values if len(values) == rows else values * rows for values in columns)
-    lengths = tuple((int(each), float(rate)) for each, rate in zip(frames, fps, strict=True))
-    return Shard(name, count, lengths, size, digest)
-
-
 class _Prober:
     """Finds the length of samples from their metadata or, within limits, by opening them."""
 
@@ -478,7 +371,7 @@ class _Prober:
 
     def length(self, name: str, number: int, ref: SampleRef) -> Length:
         if ref.is_block:
-            raise _BlocksError(name)
+            raise BlocksError(name)
         if ref.video_extension is None:
             self.other_members |= set(ref.members)
             self.without_video.add((name, number))
