@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from worldmodel.callbacks import (
     AtomicCheckpointIO,
@@ -37,6 +39,40 @@ from worldmodel.task import WorldModelTask
 
 # How Lightning's loggers say that the package they log with is not there.
 NOT_INSTALLED = re.compile(r"Requirement '(?P<package>[\w-]+)[^']*' not met")
+# Lightning's loggers that write files into a folder of versions, as a run's is.
+FILE_LOGGERS = (".CSVLogger", ".TensorBoardLogger")
+
+
+class RunConfiguration(SaveConfigCallback):
+    """Writes `config.yaml` into the run's folder, whatever loggers there are.
+
+    That of a resumed run is written again: it may have changed.
+    """
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        path = Path(self.config.checkpoint.dirpath).parent / self.config_filename
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+
+
+def put_into(folder: Path, logger: Any) -> None:
+    """Have a logger of the configuration write into the run's folder.
+
+    Where the configuration has another place for it, a line says so.
+
+    Args:
+        folder: `runs/name/version_0`.
+        logger: one of `FILE_LOGGERS`, with `class_path` and `init_args`.
+    """
+    given = logger.init_args
+    place = Path(given.save_dir, "" if given.name == "lightning_logs" else given.name or "")
+    if place not in (folder.parent, folder.parents[1]):
+        kind = logger.class_path.split(".")[-1]
+        rank_zero_only(print)(f"{kind} writes into {folder}, the run's folder, not {place}")
+    given.save_dir, given.name, given.version = (
+        str(folder.parents[1]),
+        folder.parent.name,
+        folder.name,
+    )
 
 
 class TrainCLI(LightningCLI):
@@ -67,9 +103,8 @@ class TrainCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            # The configuration of a resumed run is written again: it may have changed.
-            save_config_callback=SaveConfigCallback,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfiguration,
+            save_config_kwargs={"save_to_log_dir": False},
             parser_kwargs={
                 "prog": "worldmodel",
                 "exit_on_error": False,
@@ -128,7 +163,11 @@ class TrainCLI(LightningCLI):
             )
         self.folder, checkpoint = choose_run(runs, config.ckpt_path, config.trainer.max_steps)
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
-        config.checkpoint.dirpath = str(self.folder / "checkpoints")
+        config.checkpoint.dirpath = config.best.dirpath = str(self.folder / "checkpoints")
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if getattr(logger, "class_path", "").endswith(FILE_LOGGERS):
+                put_into(self.folder, logger)
 
     def instantiate_classes(self) -> None:
         try:

@@ -87,15 +87,17 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         keep: how many of the best stay; more than one are called `best-{step}.ckpt`.
+        dirpath: folder; `checkpoints/` in the run's folder if not given.
 
     Raises:
         InputError: `keep` is below 1.
     """
 
-    def __init__(self, keep: int = 1) -> None:
+    def __init__(self, keep: int = 1, dirpath: str | None = None) -> None:
         if keep < 1:
             raise InputError(f"best.keep must be at least 1, got {keep}")
         super().__init__(
+            dirpath=dirpath,
             filename="best" if keep == 1 else "best-{step:08d}",
             auto_insert_metric_name=False,
             monitor="val/skill_ratio",
