@@ -124,7 +124,7 @@ def test_checkpoint__what_its_first_weights_were_shown_is_not_left_out(task, mon
 def test_resume__what_was_shown_before_stays_known(task, monkeypatch):
     began = {"source": "a", "sha256": "b", "global_step": 1, "left_out": ["support", "gravity"]}
     task.began_with = began
-    checkpoint: dict = {}
+    checkpoint: dict = {"state_dict": task.state_dict()}
     for left_out in (["solidity", "support"], ["gravity", "support", "solidity"]):
         data = SimpleNamespace(left_out=left_out)
         monkeypatch.setattr(WorldModelTask, "trainer", SimpleNamespace(datamodule=data))
@@ -175,6 +175,26 @@ def test_clipping__by_norm_or_by_values(task, clip, monkeypatch, algorithm, expe
 def test_precision__of_16_bits_is_refused(task, clip, precision):
     with pytest.raises(InputError, match=rf"{precision} is not supported.*take bf16-mixed or 32-"):
         train(task, clip, 1, precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"levels": [0, 1]}, "there are 2 levels here and 3 there"),
+        ({"top_down": True}, "top_down is True here and False there"),
+        ({"target": MovingAverage()}, r"it lacks target\..* and \d+ more"),
+    ],
+)
+def test_resume__of_another_model_is_named(task, encoder_config, level_configs, changes, message):
+    checkpoint = {"state_dict": task.state_dict()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorldModelTask, "trainer", SimpleNamespace(datamodule=None))
+        task.on_save_checkpoint(checkpoint)
+    task.on_load_checkpoint(checkpoint)
+    levels = [level_configs[number] for number in changes.pop("levels", range(3))]
+    other = WorldModelTask(levels, encoder_config, **changes)
+    with pytest.raises(InputError, match=f"another model than the configuration: {message}"):
+        other.on_load_checkpoint(checkpoint)
 
 
 def test_training__every_parameter_gets_a_gradient(task, clip):

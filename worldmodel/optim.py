@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from worldmodel.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -23,6 +25,19 @@ class OptimConfig:
     """Optimizer steps of the warm-up; at most a tenth of the run is used."""
     final_lr_share: float = 0.02
     """Learning rate at the last step, as a share of the highest."""
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("lr", self.lr, math.inf),
+            ("weight_decay", self.weight_decay, math.inf),
+            ("warmup_steps", self.warmup_steps, math.inf),
+            ("final_lr_share", self.final_lr_share, 1),
+        ):
+            if not (0 <= value <= most and math.isfinite(value)):
+                end = "" if most == math.inf else f" and at most {most}"
+                raise InputError(f"optim.{name} must be at least 0{end}, got {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optim.betas must be at least 0 and below 1, got {list(self.betas)}")
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:

@@ -30,7 +30,11 @@ from worldmodel.losses.prediction import PredictionLoss, SquaredError
 from worldmodel.losses.ranks import shared_batch
 from worldmodel.losses.regularizers import Regularizer, SIGReg
 from worldmodel.losses.scopes import SCOPES
-from worldmodel.models.checkpoint import model_to_begin_with
+from worldmodel.models.checkpoint import (
+    architecture_differences,
+    misfit,
+    model_to_begin_with,
+)
 from worldmodel.models.encoder import EncoderConfig
 from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 from worldmodel.models.target import SameEncoder, Target
@@ -314,8 +318,24 @@ class WorldModelTask(LightningModule):
             checkpoint["rng_state"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random state, the usual gradient and what was shown; Lightning the rest."""
+        """Restore the random state, the usual gradient and what was shown; Lightning the rest.
+
+        Raises:
+            InputError: it is of another model than the configuration's.
+        """
         known = checkpoint["worldmodel"]
+        differences = architecture_differences(
+            known, self.encoder_config, self.level_configs, self.hierarchy.top_down
+        )
+        # Where weights are shared out (fsdp2) they have been taken out and loaded by now.
+        weights = checkpoint.get("state_dict")
+        other = None if weights is None else misfit(self.state_dict(), weights)
+        if differences or other:
+            raise InputError(
+                "the checkpoint is of another model than the configuration: "
+                f"{'; '.join(differences[:3]) or other}. Go on with the model that made it, its "
+                "config.yaml has it, or begin a new run without --ckpt_path"
+            )
         # Its weights come from the checkpoint, whatever `init_from` says by now.
         self.began_with = known.get("began_with")
         self._left_out_before = list(known.get("data", {}).get("left_out", ()))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
@@ -90,6 +91,11 @@ class TrainCLI(LightningCLI):
         self.folder: Path | None = None
         try:
             self._run(args)
+        except ValueError as error:
+            if "val_check_interval" not in str(error):
+                raise
+            # Known only when the samples are counted; Lightning says all that there is to say.
+            raise InputError(f"trainer: {error}") from error
         finally:
             if self.folder is not None:
                 with suppress(OSError):  # not empty, unless the run never came to write anything
@@ -145,6 +151,11 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[str(self.subcommand)]
         check_precision(config.trainer.precision)  # on a CPU Lightning takes another for 16-mixed
+        if config.trainer.accumulate_grad_batches < 1:
+            raise InputError(
+                "trainer.accumulate_grad_batches must be at least 1, got "
+                f"{config.trainer.accumulate_grad_batches}"
+            )
         runs = Path(config.trainer.default_root_dir or ".") / "runs" / config.name
         if self.subcommand == "validate":
             config.trainer.logger = False
@@ -210,7 +221,10 @@ class TrainCLI(LightningCLI):
         if config.checkpoint.asynchronous:
             writer = AsyncCheckpointIO(writer)
         kwargs["plugins"] = [*(config.trainer.plugins or []), writer]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise InputError(f"trainer: {error}") from error
 
 
 # TF32 on GPUs that have it; nothing changes on a CPU.

@@ -86,3 +86,8 @@ def test_threads_are_as_they_were(refs: list[SampleRef]) -> None:
 
 def test_nothing_to_do_gives_nothing() -> None:
     assert list(run_pass([], read_key, work_hard, 4, CPU, Pace(2))) == []
+
+
+def test_pace__there_are_no_fewer_processes_than_none() -> None:
+    with pytest.raises(InputError, match="num_workers must be at least 0, got -1"):
+        Pace(num_workers=-1)

@@ -29,7 +29,7 @@ class LastCheckpoint(ModelCheckpoint):
             that is killed meanwhile goes on from the one before.
 
     Raises:
-        InputError: `keep` is below 1.
+        InputError: a number is out of range.
     """
 
     def __init__(
@@ -41,6 +41,11 @@ class LastCheckpoint(ModelCheckpoint):
     ) -> None:
         if keep < 1:
             raise InputError(f"checkpoint.keep must be at least 1, got {keep}")
+        if every_n_train_steps < 0:
+            raise InputError(
+                "checkpoint.every_n_train_steps must be at least 0 (only at the end), got "
+                f"{every_n_train_steps}"
+            )
         self.keep, self.asynchronous = keep, asynchronous
         super().__init__(
             dirpath=dirpath,

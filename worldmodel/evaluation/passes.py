@@ -75,11 +75,18 @@ class Pace:
         batch_size: samples that are handed over at a time, rounded down to whole chunks, at least
             one.
         quiet: no progress bar.
+
+    Raises:
+        InputError: fewer processes than none.
     """
 
     num_workers: int | None = None
     batch_size: int = 8
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_workers is not None and self.num_workers < 0:
+            raise InputError(f"num_workers must be at least 0, got {self.num_workers}")
 
 
 def run_pass(

@@ -221,9 +221,9 @@ def build_trained(
             described = build_hierarchy(config).state_dict()
     except Exception as error:  # whatever a constructor raises for arguments that make no sense
         raise InputError(f"{mismatch} and cannot be built here: {first_line(error)}") from error
-    misfit = _misfit(described, weights)
-    if misfit is not None:
-        raise InputError(f"{mismatch} and does not fit this one: {misfit}")
+    other = misfit(described, weights)
+    if other is not None:
+        raise InputError(f"{mismatch} and does not fit this one: {other}")
     with torch.random.fork_rng(devices=[]):
         hierarchy = build_hierarchy(config)
     hierarchy.load_state_dict(dict(weights))
@@ -247,13 +247,34 @@ def model_to_begin_with(
     model = load_model(source)
     if not isinstance(model.network, Hierarchy):
         raise InputError(f"model.init_from: {source} is not a model of `worldmodel fit`")
+    differences = architecture_differences(model.config, encoder, levels, top_down)
+    if differences:
+        raise InputError(
+            f"model.init_from: {source} has another architecture than the configuration: "
+            f"{'; '.join(differences[:3])}. Take encoder, levels and top_down from the "
+            "configuration that made it"
+        )
+    return model
+
+
+def architecture_differences(
+    config: Mapping[str, Any], encoder: EncoderConfig, levels: Sequence[LevelConfig], top_down: bool
+) -> list[str]:
+    """Where the network that a checkpoint or an export describes is another one, in words.
+
+    Args:
+        config: as for `build_hierarchy`.
+        encoder: of the network here, as the following.
+        levels: from the fastest to the slowest.
+        top_down: see `Hierarchy`.
+    """
     here = [
         ("encoder", asdict(encoder)),
         *((f"levels.{number}", asdict(each)) for number, each in enumerate(levels)),
     ]
     there = [
-        asdict(EncoderConfig(**_with_tuples(model.config["encoder"]))),
-        *(asdict(LevelConfig(**_with_tuples(level))) for level in model.config["levels"]),
+        asdict(EncoderConfig(**_with_tuples(config["encoder"]))),
+        *(asdict(LevelConfig(**_with_tuples(level))) for level in config["levels"]),
     ]
     differences = [
         f"{place}.{name} is {own[name]} here and {other[name]} there"
@@ -264,18 +285,12 @@ def model_to_begin_with(
     ]
     if len(here) != len(there):
         differences.append(f"there are {len(here) - 1} levels here and {len(there) - 1} there")
-    if top_down != model.network.top_down:
+    if top_down != bool(config.get("top_down", False)):
         differences.append(f"top_down is {top_down} here and {not top_down} there")
-    if differences:
-        raise InputError(
-            f"model.init_from: {source} has another architecture than the configuration: "
-            f"{'; '.join(differences[:3])}. Take encoder, levels and top_down from the "
-            "configuration that made it"
-        )
-    return model
+    return differences
 
 
-def _misfit(described: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+def misfit(described: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
     """Where weights differ from those that are described, in words; None where they fit."""
     lacking, beyond = sorted(described.keys() - weights), sorted(weights.keys() - described)
     other = [

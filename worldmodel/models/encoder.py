@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from worldmodel.errors import InputError
 from worldmodel.models.transformer import FeedForward, SelfAttention, full_precision, recomputed
 
+# Groups of channels that the stem normalises together.
+NORM_GROUPS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -29,6 +32,16 @@ class EncoderConfig:
     """Hidden width of the feed-forward networks, in widths of a token."""
 
     def __post_init__(self) -> None:
+        if any(channels < 1 or channels % NORM_GROUPS for channels in self.stem_channels):
+            raise InputError(
+                f"encoder.stem_channels must be multiples of {NORM_GROUPS}, over which they are "
+                f"normalised, got {list(self.stem_channels)}"
+            )
+        if self.depth < 0 or self.num_heads < 1 or not self.mlp_ratio > 0:
+            raise InputError(
+                "encoder.depth must be at least 0, num_heads at least 1 and mlp_ratio above 0, got "
+                f"{self.depth}, {self.num_heads} and {self.mlp_ratio}"
+            )
         if self.size < 1 or self.size % self.patch:
             raise InputError(
                 f"encoder.size must be a multiple of {self.patch} pixels "
@@ -56,11 +69,16 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, dim: int) -> None:
         super().__init__()
+        if config.depth and dim % (2 * config.num_heads):
+            raise InputError(
+                "level 0's dim must be a multiple of twice encoder.num_heads, here "
+                f"{2 * config.num_heads}, got {dim}"
+            )
         layers: list[nn.Module] = []
         channels = (3, *config.stem_channels)
         for before, after in pairwise(channels):
             convolution = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1)
-            layers += [convolution, nn.GroupNorm(8, after), nn.GELU()]
+            layers += [convolution, nn.GroupNorm(NORM_GROUPS, after), nn.GELU()]
         layers.append(nn.Conv2d(channels[-1], dim, kernel_size=3, stride=2, padding=1))
         # Channels last is the convolutions' own layout: 590 against 480 frames/s in training on two
         # cores, and the tokens come out without a copy.

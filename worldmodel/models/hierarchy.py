@@ -45,6 +45,24 @@ class LevelConfig:
             raise InputError(
                 f"a level's stride and pool must be at least 1, got {self.stride} and {self.pool}"
             )
+        for name, value in (
+            ("dim", self.dim),
+            ("width", self.width),
+            ("depth", self.depth),
+            ("num_heads", self.num_heads),
+        ):
+            if value < 1:
+                raise InputError(f"a level's {name} must be at least 1, got {value}")
+        if self.width % (2 * self.num_heads):
+            raise InputError(
+                "a level's width must be a multiple of twice its num_heads, here "
+                f"{2 * self.num_heads}, got {self.width}"
+            )
+        if not (self.mlp_ratio > 0 and self.weight >= 0):
+            raise InputError(
+                "a level's mlp_ratio must be above 0 and its weight at least 0, got "
+                f"{self.mlp_ratio} and {self.weight}"
+            )
         increasing = all(a < b for a, b in pairwise(self.horizons))
         if not self.horizons or self.horizons[0] < 1 or not increasing:
             raise InputError(

@@ -41,8 +41,10 @@ def run_benchmark(
         seed: of untrained networks, probes and bootstrap.
 
     Raises:
-        InputError: no such benchmark, or something of it is missing.
+        InputError: no such benchmark, something of it is missing, or a number is out of range.
     """
+    if num_workers < 0:
+        raise InputError(f"num_workers must be at least 0, got {num_workers}")
     if name not in NAMES:
         raise InputError(f"there is no benchmark {name!r}; there are {', '.join(NAMES)}")
     model = load_model(checkpoint)
