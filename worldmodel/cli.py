@@ -12,7 +12,7 @@ from typing import Literal
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from worldmodel import __version__
-from worldmodel.errors import InputError
+from worldmodel.errors import InputError, one_line
 from worldmodel.signals import hear_early, hear_no_more
 
 # Exit code of a command that was used wrongly, as argparse has it.
@@ -54,11 +54,6 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"worldmodel: error: {one_line(cause)}", file=sys.stderr)
         return MISUSED
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message without line breaks."""
-    return " ".join(str(error).split())
 
 
 def find_input_error(error: BaseException | None) -> InputError | None:

@@ -1,6 +1,11 @@
 """The one error that is meant for the person at the keyboard."""
 
 
+def one_line(said: object) -> str:
+    """What an error or a command says, without line breaks and indents."""
+    return " ".join(str(said).split())
+
+
 class InputError(ValueError):
     """Something a person gave cannot be used: a file, a folder, a setting.
 

@@ -23,7 +23,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from worldmodel.errors import InputError
+from worldmodel.errors import InputError, one_line
 from worldmodel.evaluation.probes.stored import read_about
 from worldmodel.model_card import model_card
 from worldmodel.models.checkpoint import (
@@ -40,10 +40,16 @@ from worldmodel.models.checkpoint import (
     load_export,
     read_checkpoint,
 )
-from worldmodel.models.hub_files import PROBES, WEIGHTS, first_line, hash_files, read_json
+from worldmodel.models.hub_files import (
+    PROBES,
+    REPORT_NAME,
+    WEIGHTS,
+    first_line,
+    hash_files,
+    read_json,
+)
 from worldmodel.models.pretrained import CARD_NAME
 
-REPORT_NAME = "report.json"
 RUN_CONFIG_NAME = "config.yaml"
 # Of a path, set, split and file; what stands before is somebody's disk.
 PUBLIC_PARTS = 3
@@ -177,11 +183,6 @@ def describe_again(folder: Path, command: str | None) -> tuple[dict[str, Any], d
     if command is not None:
         config["training"] = config.get("training", {}) | {"command": one_line(command)}
     return config, model.network.state_dict()
-
-
-def one_line(command: str) -> str:
-    """A command without what its line breaks and indents were."""
-    return " ".join(command.split())
 
 
 def read_run_config(checkpoint: Path) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from worldmodel.compare.differences import (
     Row,
     Score,
 )
+from worldmodel.compare.likeness import HASH_LETTERS
 from worldmodel.compare.reports import Group, setting_differences
 from worldmodel.evaluation.readings import MISSING, reading_text
 from worldmodel.evaluation.section_tables import chance_text, interval, table
 
-HASH_LETTERS = 12
 # Settings that differ are listed up to this many; more say that the recipes have little in common.
 MAX_SETTINGS = 30
 HOW_CELLS = """\

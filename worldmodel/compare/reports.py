@@ -10,9 +10,8 @@ from worldmodel.errors import InputError
 from worldmodel.evaluation.collapse import has_collapsed
 from worldmodel.export import read_run_folder, training_sets, training_settings
 from worldmodel.models.checkpoint import CONFIG_NAME, is_export, shipped_folder, shipped_names
-from worldmodel.models.hub_files import first_line, read_json
+from worldmodel.models.hub_files import REPORT_NAME, first_line, read_json
 
-REPORT_NAME = "report.json"
 # Of a model's own description: what it is, and not where it came from.
 ARCHITECTURE = ("encoder", "levels", "top_down", "clip")
 # Which say nothing about what was learned.

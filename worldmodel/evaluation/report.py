@@ -37,7 +37,7 @@ from worldmodel.evaluation.probes.stored import write_probes
 from worldmodel.evaluation.provenance import describe, describe_model
 from worldmodel.evaluation.tables import markdown
 from worldmodel.models.checkpoint import ClipSpec, load_model
-from worldmodel.models.hub_files import PROBES
+from worldmodel.models.hub_files import PROBES, REPORT_NAME
 
 DEFAULT_DATA = Path("data/physics")
 DEFAULT_SET = {"num_clips": 2000, "num_blocks": 20, "size": 64, "seed": 0}
@@ -163,7 +163,7 @@ def write_report(out: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     """Write `report.json` and `report.md` into a folder and return what was written."""
     plain = finite(report)
     text = json.dumps(plain, indent=2, allow_nan=False)
-    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    (out / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown(plain, out / "figures"), encoding="utf-8")
     return plain
 

@@ -20,6 +20,8 @@ PREPROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PROBES = "probes.safetensors"
 """What an evaluation fitted on a model of ours, beside its weights; no model needs it."""
+REPORT_NAME = "report.json"
+"""What an evaluation measured, in a report's folder or beside an export's weights."""
 
 
 def import_extra(name: str) -> Any:

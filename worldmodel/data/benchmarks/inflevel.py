@@ -16,12 +16,10 @@ What becomes of the priming, during which the covers are shown from below, is th
 """
 
 from pathlib import Path
-from typing import Literal
 
 from worldmodel.data.benchmarks.movies import Movie, MovieSet, VideoPart, file_within, read_csv
 from worldmodel.errors import InputError
 
-Priming = Literal["unprimed", "primed", "whole"]
 SPLITS = ("unprimed", "primed", "whole")
 CONCEPTS = ("continuity", "gravity", "solidity")
 COLUMNS = tuple(

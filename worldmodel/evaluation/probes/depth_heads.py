@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
+from worldmodel.evaluation.probes.depth_metrics import CAP_M
 from worldmodel.evaluation.probes.linear import LinearProbe, Moments
 
-CAP_M = 10.0
 NEAREST_M = 0.1
 # Ridge strengths as in `probes.STRENGTHS`, but from lower on: with 16 rows a frame there are enough
 # of them, and the weakest of those won on validation for level-0 tokens of every network.
