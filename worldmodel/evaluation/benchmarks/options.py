@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from worldmodel.errors import InputError
+
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
@@ -27,4 +29,12 @@ class BenchmarkOptions:
     max_test: int | None = None
     """The same for test items; all by default, and with fewer it is no benchmark result."""
     num_untrained: int | None = None
-    """Networks with fresh weights to compare with; 3, for videos with labels 1."""
+    """Networks with fresh weights to compare with; 3, for videos with labels 1; 0 compares with
+    none."""
+
+    def __post_init__(self) -> None:
+        least = {"num_clips": 1, "max_train": 1, "max_test": 1, "num_untrained": 0}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise InputError(f"options.{name} must be at least {lowest}, got {value}")
