@@ -265,9 +265,12 @@ def verify_arguments(parser: ArgumentParser) -> None:
 
 def verify(config: Namespace) -> None:
     """Run `verify`."""
-    from worldmodel.data.verify import verify_shards
+    from worldmodel.data.engine import interruptible
 
-    report = verify_shards(config.shards, processes=config.processes)
+    with interruptible("what was found broken so far stands above"):
+        from worldmodel.data.verify import verify_shards  # takes seconds
+
+        report = verify_shards(config.shards, processes=config.processes)
     if report.broken:
         raise InputError(report.summary())
     print(report.summary())

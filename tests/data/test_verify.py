@@ -1,8 +1,12 @@
 """Verifying names whatever is wrong with a set, and nothing that is right."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import re
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -279,6 +283,37 @@ def test_verify__a_crash_costs_one_sample(tmp_path: Path) -> None:
     found = [item for _, items in verify._results(plan.jobs, 1, crash_on_bad) for item in items]
     assert [item.key for item in found] == ["bad", "c"]
     assert "its decoder crashed" in found[0].reason
+
+
+def test_verify__ctrl_c_ends_it_in_a_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(job: verify._Job) -> list[Broken]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "_run", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        main(["verify", str(root), "--processes", "0"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "worldmodel: interrupted; what was found broken so far stands above"
+
+
+def sleep_but_for_the_first(job: verify._Job) -> list[Broken]:
+    time.sleep(60 * (job.shard != "0"))
+    return []
+
+
+def test_verify__interrupted_it_waits_for_no_process() -> None:
+    jobs = [verify._Job(str(number)) for number in range(3)]
+    began = time.monotonic()
+    with contextlib.closing(verify._results(jobs, 1, sleep_but_for_the_first)) as results:
+        next(results)
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGINT)  # as Ctrl-C does; it does not hear it
+        time.sleep(0.2)
+        assert worker.is_alive()
+    assert not worker.is_alive()
+    assert time.monotonic() - began < 50
 
 
 def test_verify__a_name_cannot_steer_the_terminal() -> None:

@@ -124,12 +124,12 @@ def run_jobs(
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """On Ctrl-C say that nothing is lost, in a line, instead of where we were."""
+def interruptible(hint: str = "the same command goes on from here") -> Iterator[None]:
+    """On Ctrl-C say what is lost, by default nothing, in a line, instead of where we were."""
     try:
         yield
     except KeyboardInterrupt:
-        print("worldmodel: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"worldmodel: interrupted; {hint}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)  # as shells count
 
 

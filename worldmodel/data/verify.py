@@ -6,12 +6,14 @@ random places, which must give the same pictures to the bit; the truth must fit 
 come from anywhere: whatever is wrong with them ends in a line that names the sample.
 """
 
+import contextlib
 import fnmatch
 import glob
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -121,11 +123,12 @@ def verify_shards(
         for line in (*(f"broken: {item}" for item in broken), *plan.warnings):
             _tell(bar, line, quiet)
         workers = os.cpu_count() if processes is None else processes
-        for job, found in _results(plan.jobs, workers, _run):
-            broken += found
-            for item in found:
-                _tell(bar, f"broken: {item}", quiet)
-            bar.update(len(job.refs))
+        with contextlib.closing(_results(plan.jobs, workers, _run)) as results:
+            for job, found in results:
+                broken += found
+                for item in found:
+                    _tell(bar, f"broken: {item}", quiet)
+                bar.update(len(job.refs))
     order = {plan.name(path): number for number, path in enumerate(plan.paths)}
     broken.sort(key=lambda item: order.get(item.shard, -1))
     return VerifyReport(
@@ -251,7 +254,7 @@ def _read_entries(root: Path) -> dict[Path, dict[str, Any]]:
 
 def _results(
     jobs: Sequence[_Job], processes: int | None, run: Callable[[_Job], list[Broken]]
-) -> Iterator[tuple[_Job, list[Broken]]]:
+) -> Generator[tuple[_Job, list[Broken]], None, None]:
     if not processes:
         yield from ((job, run(job)) for job in jobs)
         return
@@ -261,8 +264,10 @@ def _results(
     while left:
         num_done = 0
         try:
-            with ProcessPoolExecutor(min(processes, len(left)), mp_context=context) as pool:
-                for job, found in zip(left, pool.map(run, left), strict=True):
+            with _pool(min(processes, len(left)), context) as pool:
+                with _ctrl_c_waits():
+                    results = pool.map(run, left)
+                for job, found in zip(left, results, strict=True):
                     num_done += 1
                     yield job, found
         except BrokenProcessPool:
@@ -273,6 +278,31 @@ def _results(
         left = left[num_done:]
 
 
+@contextlib.contextmanager
+def _pool(processes: int, context: Any) -> Iterator[ProcessPoolExecutor]:
+    """A pool that is not waited for where we are interrupted."""
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(processes, mp_context=context)
+    try:
+        yield pool
+    except BaseException:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Processes begun in here never hear of Ctrl-C, which reaches the whole group; we do, after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run_apart(job: _Job, context: Any, run: Callable[[_Job], list[Broken]]) -> list[Broken]:
     """Sample by sample, so that only the culprit is lost."""
     parts = [_Job(job.shard, (ref,)) for ref in job.refs] or [job]
@@ -280,9 +310,11 @@ def _run_apart(job: _Job, context: Any, run: Callable[[_Job], list[Broken]]) -> 
     while parts:
         num_done = 0
         try:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
+            with _pool(1, context) as pool:
                 for part in parts:
-                    broken += pool.submit(run, part).result()
+                    with _ctrl_c_waits():
+                        future = pool.submit(run, part)
+                    broken += future.result()
                     num_done += 1
         except BrokenProcessPool:
             refs = parts[num_done].refs
