@@ -66,7 +66,8 @@ class PackSummary:
         num_videos: videos of which at least one piece was packed.
         num_samples: pieces for training.
         num_val_samples: pieces for validation.
-        skipped: file name -> why it was left out; empty where the set was complete already.
+        skipped: file name -> why it was left out, or its path where an earlier one has that name;
+            empty where the set was complete already.
         num_cuts: scene cuts that were found; 0 where the set was complete already.
         num_dropped: frames of scenes too short to be kept; 0 where the set was complete already.
     """
@@ -96,7 +97,7 @@ def pack(
     other videos, or some were changed after it was packed, it is packed again.
 
     Args:
-        videos: folders (searched to the bottom), files or globs.
+        videos: folders (searched to the bottom, through links too), files or globs.
         out: the set's folder; shards of other videos in it, packed with the same options, are
             replaced at the very end.
         size: pixels of the short side; of no effect with `keep`.
@@ -170,7 +171,8 @@ def _pack(
             summary.num_cuts += record.packed.num_cuts
             summary.num_dropped += record.packed.num_dropped
             if record.reason is not None:
-                summary.skipped[record.name] = record.reason
+                name = str(source.path) if record.name in summary.skipped else record.name
+                summary.skipped[name] = record.reason
             for piece in record.packed.pieces:
                 splits.add(source, piece)
         shards = splits.close()

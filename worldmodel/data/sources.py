@@ -1,8 +1,9 @@
 """Which videos are meant: folders, files and globs to files with names, keys and sizes."""
 
 import glob
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from worldmodel.data.journal import Source
@@ -47,7 +48,7 @@ def find_videos(videos: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Pat
     for given in videos:
         path = Path(given)
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _looks_like_video(file, path))
+            inside = sorted(file for file in _files_in(path) if _looks_like_video(file, path))
             if not inside:
                 raise InputError(
                     f"folder {given} holds no video; looked for files ending in "
@@ -68,6 +69,24 @@ def find_videos(videos: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Pat
     if not found:
         raise InputError("no videos given; name a folder, a video or a glob")
     return sorted((name, path) for path, name in found.items()), named
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """All files to the bottom, also through links to folders, each folder once."""
+    seen: set[str] = set()
+    # Links last, so that a folder which is also here itself goes by its own name.
+    waiting = [str(folder)]
+    while waiting:
+        for root, folders, files in os.walk(waiting.pop(0)):
+            if (real := os.path.realpath(root)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            # What is hidden is no source, nor may it stand for a folder that is also linked openly.
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            paths = [os.path.join(root, name) for name in folders]
+            waiting += [path for path in paths if os.path.islink(path)]
+            yield from (Path(root, name) for name in files)
 
 
 def _looks_like_video(path: Path, folder: Path) -> bool:
