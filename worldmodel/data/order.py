@@ -9,7 +9,6 @@ any number of ranks and workers, at once.
 """
 
 import hashlib
-import itertools
 import json
 import logging
 import math
@@ -279,7 +278,7 @@ class MixtureEpoch:
         return np.concatenate(found), np.concatenate(turns)
 
 
-class StreamSampler(Sampler[list[ClipRequest]]):
+class StreamSampler:
     """Batches of requests for this rank, and the place the stream has reached.
 
     A pass over it is as many batches as an epoch has whole global ones, at least one, and goes on
@@ -334,9 +333,6 @@ class StreamSampler(Sampler[list[ClipRequest]]):
     def __len__(self) -> int:
         """Batches of a pass; the same on every rank and in every pass."""
         return max(1, len(self.mixture) // self.global_batch_size)
-
-    def __iter__(self) -> Iterator[list[ClipRequest]]:
-        return itertools.islice(self.requests(), len(self))
 
     def requests(self) -> Iterator[list[ClipRequest]]:
         """The batches of this rank from the place on, without end."""

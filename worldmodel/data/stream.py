@@ -292,7 +292,9 @@ class ClipLoader(DataLoader[ClipBatch]):
         self._batches: Iterator[Any] | None = None
         super().__init__(
             dataset,
-            batch_sampler=batch_sampler if self.place is None else _Endless(self.place),
+            batch_sampler=_Endless(batch_sampler)
+            if isinstance(batch_sampler, StreamSampler)
+            else batch_sampler,
             num_workers=num_workers,
             collate_fn=LoadedBatch.collate if self.ring is None else self.ring.collate,
             pin_memory=pin_memory,
