@@ -17,7 +17,6 @@ only where its 95 % interval for the first two leaves out 0.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import erfc, gcd, hypot, lcm, sqrt
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -28,6 +27,7 @@ from worldmodel.evaluation.readings import (
     Reading,
     read_group,
     report_measures,
+    section_at,
     seed_half_width,
 )
 from worldmodel.evaluation.scores import NORMAL
@@ -236,14 +236,6 @@ def _of_clips(measure: Measure, group: Group) -> Reading:
     reading = read_group(measure, group.reports, None)
     assert reading is not None
     return reading
-
-
-def section_at(report: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
-    """A nested section; an empty one where there is none."""
-    section: Any = report
-    for name in names:
-        section = section.get(name) if isinstance(section, Mapping) else None
-    return section if isinstance(section, Mapping) else {}
 
 
 def p_of(

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worldmodel.compare.differences import cells_of, section_at
+from worldmodel.compare.differences import cells_of
 from worldmodel.compare.reports import Group, RunReport
-from worldmodel.evaluation.readings import report_measures
+from worldmodel.evaluation.readings import report_measures, section_at
 
 HASH_LETTERS = 12
 COUNTS = ("num_train_clips", "num_val_clips", "num_clips", "num_blocks")

@@ -65,7 +65,7 @@ class Measure:
 
     def read(self, result: Result) -> Reading | None:
         """The number in one result; None where it was not measured."""
-        section = _at(sections_of(result), self.section)
+        section = section_at(sections_of(result), self.section)
         value = _number(section, (self.score,))
         if value is None:
             return None
@@ -111,8 +111,13 @@ def sections_of(result: Result) -> Any:
     return result.get("sections", result)
 
 
-def _at(section: Any, names: Sequence[str]) -> Mapping[str, Any]:
-    """A nested section; an empty one where there is none."""
+def section_at(section: Any, names: Sequence[str]) -> Mapping[str, Any]:
+    """A nested section of a report; an empty one where there is none.
+
+    Args:
+        section: the report, or a section of it.
+        names: from the outermost inwards.
+    """
     for name in names:
         section = section.get(name) if isinstance(section, Mapping) else None
     return section if isinstance(section, Mapping) else {}
@@ -120,13 +125,13 @@ def _at(section: Any, names: Sequence[str]) -> Mapping[str, Any]:
 
 def _number(section: Mapping[str, Any], path: Sequence[str]) -> float | None:
     """What is found below a section, if it is a number."""
-    found: Any = _at(section, path[:-1]).get(path[-1])
+    found: Any = section_at(section, path[:-1]).get(path[-1])
     return float(found) if isinstance(found, int | float) else None
 
 
 def num_levels(results: Sequence[Result]) -> int:
     """Levels of the model that has most of them."""
-    return max((len(_at(sections_of(each), ("collapse",))) for each in results), default=0)
+    return max((len(section_at(sections_of(each), ("collapse",))) for each in results), default=0)
 
 
 class _AtLongestHorizon(Measure):
@@ -134,11 +139,11 @@ class _AtLongestHorizon(Measure):
 
     def read(self, result: Result) -> Reading | None:
         """The number in one result; None where the level predicts nothing."""
-        horizons = _at(sections_of(result), self.section)
+        horizons = section_at(sections_of(result), self.section)
         if not horizons:
             return None
         longest = max(horizons, key=lambda name: int(name.removeprefix("h")))
-        value = _number(_at(horizons, (longest,)), (self.score,))
+        value = _number(section_at(horizons, (longest,)), (self.score,))
         null = self.null if isinstance(self.null, float) else None
         return None if value is None else Reading(value, null=null)
 
@@ -169,7 +174,7 @@ class _FramesAhead(Measure):
 
     def read(self, result: Result) -> Reading | None:
         """The number in one result; None where the level has no such horizon."""
-        for name, values in _at(sections_of(result), self.section).items():
+        for name, values in section_at(sections_of(result), self.section).items():
             if isinstance(values, Mapping) and values.get("horizon_frames") == self.frames:
                 return self.within(name).read(result)
         return None
@@ -190,7 +195,9 @@ def frames_in_common(results: Sequence[Result], section: str, level: int) -> int
     """
     reached = [
         {each["horizon_frames"] for each in horizons.values() if "horizon_frames" in each}
-        for horizons in (_at(sections_of(each), (section, f"level{level}")) for each in results)
+        for horizons in (
+            section_at(sections_of(each), (section, f"level{level}")) for each in results
+        )
         if horizons
     ]
     return max(set.intersection(*reached), default=None) if reached else None

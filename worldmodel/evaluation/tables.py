@@ -6,6 +6,7 @@ from typing import Any
 
 from worldmodel.evaluation.card import card_table
 from worldmodel.evaluation.protocol import PROTOCOL
+from worldmodel.evaluation.readings import section_at
 from worldmodel.evaluation.section_tables import (
     SECTIONS,
     beside_table,
@@ -26,17 +27,14 @@ PICTURES = (
 )
 
 
-def section_at(report: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
+def section_of(report: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
     """The section at a dotted path; None where the report has none."""
-    found: Any = report
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) and found else None
+    return section_at(report, path.split(".")) or None
 
 
 def present(report: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     """The section at a dotted path where it was measured; nothing where it was not."""
-    section = section_at(report, path)
+    section = section_of(report, path)
     return {} if section is None or "absent" in section else section
 
 
@@ -65,7 +63,7 @@ def markdown(report: Mapping[str, Any], figures: Path) -> str:
         parts += ["## Report card", "![report card](figures/report_card.png)"]
         parts.append(card_table(report["card"]))
     for title, path, write in SECTIONS:
-        section = section_at(report, path)
+        section = section_of(report, path)
         if section is not None:
             parts += [f"## {title}", missing(section) or write(section)]
     parts += ["## Protocol", PROTOCOL.rstrip()]
@@ -104,7 +102,7 @@ def summary_table(report: Mapping[str, Any]) -> str:
         ("contact, AUROC", "contact", "auroc"),
         ("behind the screen, accuracy", "permanence", "accuracy"),
     ):
-        section = section_at(report, path)
+        section = section_of(report, path)
         if section is not None and name in section:
             best = max(null[name] for null in section["null"].values())
             rows.append([title, number(section[name]), number(best), "above"])

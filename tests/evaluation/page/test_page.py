@@ -18,7 +18,7 @@ from worldmodel.evaluation.page import page_html, write_page
 from worldmodel.evaluation.page.words import CAPTIONS
 from worldmodel.evaluation.section_tables import SECTIONS
 from worldmodel.evaluation.surprise import BlockScores
-from worldmodel.evaluation.tables import section_at
+from worldmodel.evaluation.tables import section_of
 
 
 class Rows(HTMLParser):
@@ -159,7 +159,7 @@ def test_without_any_one_section_all_others_stand(path: str, folder: Path) -> No
         holder.pop(rest[0] if rest else first, None)
 
     before = (folder / "report.html").read_text(encoding="utf-8").count("has no such section")
-    before -= section_at(json.loads((folder / "report.json").read_text()), path) is None
+    before -= section_of(json.loads((folder / "report.json").read_text()), path) is None
     change(folder, drop)
     page = write_page(folder).read_text(encoding="utf-8")
     assert {title for title, _, _ in SECTIONS} <= set(Rows(page).headings)

@@ -26,7 +26,7 @@ from worldmodel.evaluation.page.text import to_html
 from worldmodel.evaluation.page.words import CAPTIONS, CARD_CAPTION, KINDS, Caption, warnings
 from worldmodel.evaluation.protocol import PROTOCOL
 from worldmodel.evaluation.section_tables import SECTIONS, beside_table, interval, number
-from worldmodel.evaluation.tables import section_at, summary_table
+from worldmodel.evaluation.tables import section_of, summary_table
 
 PAGE_NAME = "report.html"
 HERE = Path(__file__).parent
@@ -376,7 +376,7 @@ def _section(
     anchor, reason = "s-" + re.sub(r"\W", "-", path), _absent(report, path)
     if reason is not None:
         return PageSection(anchor, title, Markup(""), reason, ())
-    html = _tried(lambda: to_html(write(section_at(report, path)), title))
+    html = _tried(lambda: to_html(write(section_of(report, path)), title))
     pictures = tuple(_picture(folder, each) for each in CAPTIONS if each.section == path)
     return PageSection(anchor, title, html, "", pictures)
 
@@ -385,7 +385,7 @@ def _absent(report: Mapping[str, Any], path: str) -> str | None:
     """Why there is no section at a path; None where there is one."""
     names = path.split(".")
     for depth in range(1, len(names) + 1):
-        here = section_at(report, ".".join(names[:depth]))
+        here = section_of(report, ".".join(names[:depth]))
         if here is None:
             return "This report has no such section."
         if "absent" in here:
