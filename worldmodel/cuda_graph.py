@@ -153,7 +153,6 @@ def without_autocast_cache() -> Iterator[None]:
 def why_not_recorded(
     device: torch.device,
     world_size: int,
-    precision: str,
     is_random: Sequence[str],
     is_sharded: bool = False,
 ) -> str | None:
@@ -162,7 +161,6 @@ def why_not_recorded(
     Args:
         device: of the training.
         world_size: processes.
-        precision: Lightning's name of it.
         is_random: choices that draw on the processor.
         is_sharded: whether weights are gathered when they are used.
     """
@@ -172,8 +170,6 @@ def why_not_recorded(
         return f"a step is recorded for one process, and this run has {world_size}"
     if is_sharded:
         return "the strategy is fsdp2, which gathers weights at every step"
-    if precision.startswith("16"):
-        return f"precision {precision} changes the gradient's scale at every step; use bf16-mixed"
     if is_random:
         return f"{' and '.join(is_random)} draws on the processor at every step"
     return None

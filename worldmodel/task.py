@@ -133,7 +133,6 @@ class WorldModelTask(LightningModule):
         reason = why_not_recorded(
             self.trainer.strategy.root_device,
             self.trainer.world_size,
-            str(self.trainer.precision),
             ["model.blanks"] if self.blanks.share else [],
             is_sharded=self.device_mesh is not None,
         )
