@@ -154,15 +154,21 @@ def test_fit__keeps_as_many_checkpoints_as_it_is_told(shards, tmp_path):
 
 
 def test_fit__says_what_it_needs_and_logs_how_fast_it_is(shards, tmp_path, capsys):
-    assert fit(shards, tmp_path, "--trainer.max_steps", "50", "--trainer.max_epochs", "-1") == 0
+    assert fit(shards, tmp_path, "--trainer.max_steps", "70", "--trainer.max_epochs", "-1") == 0
     out = capsys.readouterr().out
     assert "a step: 2 clips of 12 frames on each of 1 devices" in out
     assert "of memory a device" in out and "of disk" in out
     with next(tmp_path.rglob("metrics.csv")).open() as file:
-        (row,) = [row for row in csv.DictReader(file) if row["speed/frames_per_second"]]
-    assert float(row["speed/frames_per_second"]) > 0
+        rows = list(csv.DictReader(file))
+    # Of the step at which it was measured, and not of those that are logged after it.
+    (row,) = [row for row in rows if row["speed/frames_per_second"]]
+    assert (row["step"], float(row["speed/frames_per_second"]) > 0) == ("49", True)
     assert 0 < float(row["speed/data_wait_share"]) < 1
-    assert float(row["train/skipped_steps"]) == 0
+    (row,) = [row for row in rows if row["train/level0/skill_ratio"]]
+    assert row["step"] == "49"
+    skipped = [(row["step"], row["train/skipped_steps"]) for row in rows]
+    assert [(step, float(count)) for step, count in skipped if count] == [("49", 0.0)]
+    assert sum(bool(row["train/loss"]) for row in rows) == 7
 
 
 def test_fit__a_batch_that_cannot_fit_is_refused_before_it_starts(

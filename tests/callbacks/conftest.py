@@ -30,7 +30,7 @@ def trainer_at(module):
     def at(step: int) -> Mock:
         trainer = Mock(spec=Trainer)
         trainer.global_step, trainer.estimated_stepping_batches = step, 100
-        trainer.callback_metrics = module.logged
+        trainer.callback_metrics, trainer.loggers = module.logged, []
         return trainer
 
     return at

@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from worldmodel.callbacks.log_once import log_once
 from worldmodel.evaluation.collapse import EffectiveRank, has_collapsed
 from worldmodel.evaluation.prediction import PredictionErrors
 from worldmodel.losses.ranks import global_mean
@@ -89,7 +90,7 @@ class LevelMonitor(Callback):
         ranks = self._ranks(pl_module)
         for rank, level_tokens in zip(ranks, tokens, strict=True):
             rank.update(level_tokens)
-        self._log("train", pl_module, errors, ranks)
+        self._log("train", trainer, pl_module, errors, ranks)
         self._warn(trainer, pl_module)
 
     def _follow(self, tokens: Sequence[Tensor]) -> None:
@@ -123,12 +124,13 @@ class LevelMonitor(Callback):
             rank.update(level_tokens)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        skills = self._log("val", pl_module, self.validation, self.ranks)
+        skills = self._log("val", trainer, pl_module, self.validation, self.ranks)
         pl_module.log("val/skill_ratio", sum(skills) / len(skills), rank_zero_only=True)
 
     def _log(
         self,
         stage: str,
+        trainer: Trainer,
         pl_module: LightningModule,
         errors: PredictionErrors,
         ranks: Sequence[EffectiveRank],
@@ -136,7 +138,8 @@ class LevelMonitor(Callback):
         """Log one stage's numbers and return the levels' skill ratios at their longest horizons."""
         _reduce(errors)
         report = errors.report()
-        skills = []
+        skills: list[float] = []
+        found: dict[str, float] = {}
         for number, level in enumerate(levels_of(pl_module)):
             entry = report[f"level{number}"][f"h{level.horizons[-1]}"]
             skills.append(entry["skill_ratio"])
@@ -145,10 +148,11 @@ class LevelMonitor(Callback):
                 "copy_ratio": entry["copy_ratio"],
                 "effective_rank": float(ranks[number].compute()),
             }
-            pl_module.log_dict(
-                {f"{stage}/level{number}/{name}": value for name, value in values.items()},
-                rank_zero_only=True,
-            )
+            found |= {f"{stage}/level{number}/{name}": value for name, value in values.items()}
+        if stage == "train":
+            log_once(trainer, pl_module, found)
+        else:
+            pl_module.log_dict(found, rank_zero_only=True)
         return skills
 
     def _warn(self, trainer: Trainer, pl_module: LightningModule) -> None:

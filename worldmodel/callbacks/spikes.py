@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from worldmodel.callbacks.log_once import log_once
 from worldmodel.task import WorldModelTask
 
 
@@ -31,5 +32,5 @@ class SpikeWatch(Callback):
         if trainer.global_step % self.every_n_steps:
             return
         assert isinstance(pl_module, WorldModelTask)
-        pl_module.log("train/skipped_steps", float(pl_module.guard.num_skipped))
+        log_once(trainer, pl_module, {"train/skipped_steps": float(pl_module.guard.num_skipped)})
         pl_module.guard.check()

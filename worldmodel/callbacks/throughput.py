@@ -7,6 +7,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.throughput import get_available_flops
 
+from worldmodel.callbacks.log_once import log_once
 from worldmodel.cost import StepCost
 from worldmodel.data.datamodule import ClipDataModule
 
@@ -64,9 +65,7 @@ class Throughput(Callback):
         }
         if self.cost is not None and self._peak:
             values["mfu"] = self.cost.flops * self._batches / seconds / self._peak
-        pl_module.log_dict(
-            {f"speed/{name}": value for name, value in values.items()}, rank_zero_only=True
-        )
+        log_once(trainer, pl_module, {f"speed/{name}": value for name, value in values.items()})
         self._restart(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
