@@ -1,6 +1,7 @@
 """What several rooms' tests share: a small hierarchy and its clips."""
 
 import logging
+import signal
 from pathlib import Path
 
 import bytecode  # noqa: F401  # before the first module of ours
@@ -17,6 +18,9 @@ from worldmodel.models.hierarchy import Hierarchy, LevelConfig
 # Lightning's log handler keeps the captured stderr of the first test that trained, which pytest has
 # closed since; logging would print a traceback about that into the stderr of later tests.
 logging.raiseExceptions = False
+# A shell has what it runs in the background ignore Ctrl-C, and so would every process of ours.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
