@@ -39,12 +39,14 @@ from worldmodel.evaluation.probes.depth import (
     MAX_TRAIN_CLIPS,
     MAX_VAL_CLIPS,
     DepthClip,
-    DepthPictures,
     DepthPlan,
     DepthSamples,
-    DepthScores,
     fit_depth,
     take_depth,
+)
+from worldmodel.evaluation.probes.depth_scores import (
+    DepthPictures,
+    DepthScores,
 )
 from worldmodel.evaluation.probes.objects import PERMANENCE_KINDS, hidden_windows, is_present
 from worldmodel.evaluation.probes.observe import (

@@ -13,7 +13,9 @@ from worldmodel.evaluation import figures
 from worldmodel.evaluation.card_figure import card_figure
 from worldmodel.evaluation.footage import Block
 from worldmodel.evaluation.network import Place
-from worldmodel.evaluation.probes.depth import DepthPictures
+from worldmodel.evaluation.probes.depth_scores import (
+    DepthPictures,
+)
 from worldmodel.evaluation.probes.observe import CONTEXT
 from worldmodel.evaluation.probes.samples import Samples
 from worldmodel.evaluation.probes.stored import StoredProbes

@@ -21,7 +21,6 @@ from worldmodel.evaluation.probes.depth import (
     DepthClip,
     DepthPlan,
     DepthSamples,
-    DepthScores,
     Reading,
     as_map,
     cell_pixels,
@@ -32,6 +31,9 @@ from worldmodel.evaluation.probes.depth import (
     take_depth,
 )
 from worldmodel.evaluation.probes.depth_metrics import METRICS, depth_scores
+from worldmodel.evaluation.probes.depth_scores import (
+    DepthScores,
+)
 from worldmodel.evaluation.section_tables import depth_table
 
 GRID, CELLS = (2, 2), (8, 8)
