@@ -283,14 +283,14 @@ def _pool(processes: int, context: Any) -> Iterator[ProcessPoolExecutor]:
     """A pool that is not waited for where we are interrupted."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, mp_context=context)
+    is_done = False
     try:
         yield pool
-    except BaseException:
-        for worker in set(multiprocessing.active_children()) - others:
+        is_done = True
+    finally:
+        for worker in set() if is_done else set(multiprocessing.active_children()) - others:
             worker.kill()
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
+        pool.shutdown(cancel_futures=not is_done)
 
 
 @contextlib.contextmanager
