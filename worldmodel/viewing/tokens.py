@@ -13,6 +13,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from worldmodel.data.truth import SLAB_ID
 from worldmodel.evaluation.collapse import EffectiveRank, all_alike
 from worldmodel.evaluation.figures import (
     BLACK,
@@ -31,7 +32,6 @@ from worldmodel.viewing.alike import collapse_words
 from worldmodel.viewing.canvas import FONT, bare, canvas
 from worldmodel.world.forms import CATEGORIES
 
-FIRST_SLAB_ID = 100  # ids of slabs in `ids.png`; below it stand the bodies' slots, from 1 on
 BACKGROUND, SLAB = "floor or wall", "screen or furniture"
 # A body seldom fills a patch of 16 pixels; a fifth of one is seen at a glance. A slab must fill
 # half, or every patch that a screen's edge crosses would count as one.
@@ -151,8 +151,8 @@ def _patches_of(
     last = slice(span - 1, None, span)
     rgb = _cut(clip.frames[last].permute(0, 2, 3, 1).numpy().astype(np.float32) / 255, grid)
     depth, ids = (_cut(maps[last], grid) for maps in (clip.truth.depth, clip.truth.ids))
-    bodies = (ids > 0) & (ids < FIRST_SLAB_ID)
-    slabs = ids >= FIRST_SLAB_ID
+    bodies = (ids > 0) & (ids < SLAB_ID)
+    slabs = ids >= SLAB_ID
     slots = len(clip.truth.state["category"])
     of_slot = np.stack([(ids == 1 + slot).mean(-1) for slot in range(slots)], -1)
     largest = of_slot.argmax(-1)

@@ -25,7 +25,6 @@ from worldmodel.viewing.data.figures import (
 )
 from worldmodel.viewing.data.journey import Journey, Resumed, follow_clip, stop_and_go
 from worldmodel.viewing.data.scenes import (
-    FIRST_SLAB_ID,
     FREE,
     first_block,
     first_of_each_kind,
@@ -35,7 +34,6 @@ from worldmodel.viewing.data.scenes import (
 )
 
 __all__ = [
-    "FIRST_SLAB_ID",
     "FREE",
     "GREY",
     "REFERRED",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from worldmodel.data.shards import SampleRef, read_metadata
+from worldmodel.data.truth import SLAB_ID
 from worldmodel.errors import InputError
 from worldmodel.evaluation.figures import BLUE, GREEN, ORANGE, RED, SKY
 from worldmodel.evaluation.footage import (
@@ -21,7 +22,6 @@ from worldmodel.models.checkpoint import ClipSpec
 from worldmodel.world.forms import CATEGORIES
 
 FREE = "free"
-FIRST_SLAB_ID = 100  # ids of slabs in `ids.png`; below it stand the bodies' slots, from 1 on
 
 
 def first_of_each_kind(refs: Sequence[SampleRef], clip: ClipSpec) -> list[Footage]:
@@ -80,18 +80,18 @@ def named_ids(clip: Footage) -> tuple[np.ndarray, list[str], list[str]]:
     number = np.zeros(256, int)
     names, colours = ["floor and wall"], ["#f2f2f2"]
     for value in np.unique(ids[ids > 0]).tolist():
-        if value < FIRST_SLAB_ID:
+        if value < SLAB_ID:
             category = CATEGORIES[int(state["category"][value - 1])]
             name = f"{category}, tracked" if value - 1 == int(state["tracked"]) else category
             colour = next(palette)
         else:
-            is_screen = state["slab_screen"][value - FIRST_SLAB_ID] > 0
+            is_screen = state["slab_screen"][value - SLAB_ID] > 0
             name, colour = ("screen", "#666666") if is_screen else ("furniture", "#aaaaaa")
         # Bodies have a colour each; all screens share one, and so does all that stands about.
-        if value < FIRST_SLAB_ID or name not in names:
+        if value < SLAB_ID or name not in names:
             names.append(name)
             colours.append(colour)
-        number[value] = len(names) - 1 if value < FIRST_SLAB_ID else names.index(name)
+        number[value] = len(names) - 1 if value < SLAB_ID else names.index(name)
     return number[ids], names, colours
 
 
